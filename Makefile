@@ -1,0 +1,38 @@
+# Every target sets up .venv by itself; once that is done, none needs a network.
+#   make PYTHON=python3.12 ...   use another interpreter for the set-up
+#   make PIP_ARGS="..." ...      pass arguments to pip install
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test lessons lint
+
+PYTHON ?=
+PIP_ARGS ?=
+LAB_ARGS ?=
+TEST_ARGS ?=
+export PYTHON PIP_ARGS
+
+py := .venv/bin/python
+# JupyterLab refuses to run as root unless told that this is meant, as it is in a container.
+as_root := $(if $(filter 0,$(shell id -u)),--allow-root)
+# Without a display there is no browser to open: print the address and serve.
+no_display := $(if $(filter Linux,$(shell uname -s)),$(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-browser))
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup:  ## Make .venv and install the project (the other targets do it by themselves)
+	@sh tools/setup.sh
+
+lab: setup  ## Open the lessons in JupyterLab; LAB_ARGS="--no-browser --port 9999" is passed on
+	$(py) -m jupyterlab $(as_root) $(no_display) $(LAB_ARGS) notebooks/00_start_here.ipynb
+
+test: setup  ## Run everything: unit tests, doctests, lessons under strict nbval
+	$(py) -m pytest $(TEST_ARGS)
+
+lessons: setup  ## Execute the lessons in place and refresh what is generated in them
+	$(py) tools/lessons.py
+
+lint: setup  ## ruff (py and ipynb), ruff format, mypy, codespell
+	$(py) -m ruff check .
+	$(py) -m ruff format --check .
+	$(py) -m mypy
+	$(py) -m codespell_lib
