@@ -1,0 +1,28 @@
+"""mlmtutor: how the labels of ``BertForMaskedLM`` work, shown by code that runs.
+
+The lessons are in ``notebooks/``; this package holds the few helpers that they use.
+"""
+
+from mlmtutor.environment import check_environment
+from mlmtutor.labels import IGNORE_INDEX, label_positions
+from mlmtutor.loss import loss_breakdown, masked_lm_loss
+from mlmtutor.masking import MaskingPolicy, mask_tokens
+from mlmtutor.model import load_tutor
+from mlmtutor.predict import top_predictions
+from mlmtutor.show import alignment
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "IGNORE_INDEX",
+    "MaskingPolicy",
+    "__version__",
+    "alignment",
+    "check_environment",
+    "label_positions",
+    "load_tutor",
+    "loss_breakdown",
+    "mask_tokens",
+    "masked_lm_loss",
+    "top_predictions",
+]

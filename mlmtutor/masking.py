@@ -1,0 +1,301 @@
+"""BERT's masking rule: select positions, keep their ids as labels, replace what the model sees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mlmtutor._validate import require_ids, require_mask_token, require_same_shape
+from mlmtutor.labels import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+WordIds = torch.Tensor | Sequence[int | None] | Sequence[Sequence[int | None]]
+
+
+@dataclass(frozen=True)
+class MaskingPolicy:
+    """How many positions are scored, and what the model sees there.
+
+    Selection and replacement are two decisions. Every selected position is scored, whatever
+    the model sees there: ``[MASK]``, a random token, or the token itself.
+
+    Attributes:
+        select: the rate at which positions are selected, between 0 and 1.
+        mask: the share of the selected positions that become the mask token.
+        random: the share of the selected positions that become a random token. The remaining
+            ``1 - mask - random`` keep their token.
+        whole_word: select words instead of single tokens.
+
+    Raises:
+        TypeError: a rate is not a number, or ``whole_word`` is not a bool.
+        ValueError: a rate is not between 0 and 1, or ``mask + random`` is more than 1.
+
+    Example:
+        >>> MaskingPolicy()
+        MaskingPolicy(select=0.15, mask=0.8, random=0.1, whole_word=False)
+
+    Source: BERT, arXiv:1810.04805, section 3.1 and appendix A.1.
+    """
+
+    select: float = 0.15
+    mask: float = 0.8
+    random: float = 0.1
+    whole_word: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("select", "mask", "random"):
+            rate = getattr(self, name)
+            if isinstance(rate, bool) or not isinstance(rate, Real):
+                raise TypeError(f"{name} must be a number, but is a {type(rate).__name__}.")
+            if not 0 <= float(rate) <= 1:
+                raise ValueError(
+                    f"{name} must be between 0 and 1, but is {rate}: "
+                    "it is a rate, so 15 percent is 0.15."
+                )
+        if self.mask + self.random > 1:
+            raise ValueError(
+                f"mask + random must be at most 1, but is {self.mask} + {self.random}: both are "
+                "shares of the selected positions, and what is left over keeps its token."
+            )
+        if not isinstance(self.whole_word, bool):
+            raise TypeError(
+                f"whole_word must be True or False, but is a {type(self.whole_word).__name__}."
+            )
+
+
+def mask_tokens(
+    input_ids: torch.Tensor,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    policy: MaskingPolicy = MaskingPolicy(),
+    generator: torch.Generator | None = None,
+    special_tokens_mask: torch.Tensor | None = None,
+    word_ids: WordIds | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply ``policy`` to a batch of token ids.
+
+    Every position is selected on its own with probability ``policy.select``, so a short text
+    often has no label at all: at the default rate, 5 tokens have none in 0.85^5 = 44 % of the
+    draws. Call this again for each epoch to get new masks (dynamic masking), or once, with a
+    seeded generator, for an evaluation that can be repeated.
+
+    Never selected: the tokenizer's special tokens, padding among them. They are found by their
+    id, so a ``[UNK]``, or a ``[MASK]`` that stood in the text, is protected too. Random
+    replacements are drawn evenly from all other tokens; one in many thousands happens to be the
+    token that it replaces.
+
+    With ``policy.whole_word``, words are selected at the rate ``select`` and every piece of a
+    selected word is scored. What replaces a piece is still drawn for each piece on its own, as
+    in BERT's own code: training is the same, only the selection differs. A word with a protected
+    piece is not selected.
+
+    Args:
+        input_ids: token ids, int64, (length,) or (batch, length).
+        tokenizer: any tokenizer with a mask token. ``len(tokenizer)``, ``all_special_ids`` and
+            ``mask_token_id`` are used.
+        policy: the rates.
+        generator: the source of all random numbers; ``None`` takes torch's global one. The same
+            ids with a generator in the same state give the same result.
+        special_tokens_mask: further positions to protect, bool or 0 and 1, same shape as
+            ``input_ids``. It adds to the special tokens and never takes any away: the mask that
+            a tokenizer returns has 0 at a ``[UNK]`` or ``[MASK]`` that stood in the text.
+        word_ids: needed for whole words, and only then: which word each position belongs to. A
+            list like ``batch.word_ids(0)`` for one text, a list of such lists for a batch, or an
+            int64 tensor of the shape of ``input_ids`` with -1 for ``None``. Positions in a row
+            with the same number form a word.
+
+    Returns:
+        ``(corrupted_ids, labels)``, both int64, new, and of the shape of ``input_ids``. Labels
+        hold the original id at every selected position and -100 elsewhere.
+
+    Raises:
+        TypeError: an argument has the wrong type, such as a seed in place of a generator.
+        ValueError: the tokenizer has no mask token, a shape or dtype is wrong, an id is outside
+            the vocabulary, or ``word_ids`` and ``policy.whole_word`` do not go together.
+
+    Example:
+        >>> from mlmtutor.model import load_tutor
+        >>> _, tokenizer = load_tutor()
+        >>> ids = tokenizer("The cat sat.", return_tensors="pt")["input_ids"]
+        >>> everything = MaskingPolicy(select=1.0, mask=1.0, random=0.0)
+        >>> corrupted, labels = mask_tokens(ids, tokenizer, policy=everything)
+        >>> tokenizer.convert_ids_to_tokens(corrupted[0].tolist())
+        ['[CLS]', '[MASK]', '[MASK]', '[MASK]', '[MASK]', '[SEP]']
+        >>> labels.tolist()
+        [[-100, 1996, 4937, 2938, 1012, -100]]
+
+    Source: arXiv:1810.04805, appendix A.1; ``create_masked_lm_predictions`` in
+    ``create_pretraining_data.py`` of google-research/bert for whole words; the peer is
+    ``DataCollatorForLanguageModeling`` of transformers, which replaces by any token of the
+    vocabulary, special ones included, and has no 80/10/10 for whole words.
+    """
+    mask_token_id = require_mask_token(tokenizer)
+    require_ids("input_ids", input_ids)
+    _check_generator(generator, input_ids)
+    _check_range(input_ids, len(tokenizer))
+    words = _check_words(word_ids, input_ids, policy.whole_word)
+
+    is_special = torch.zeros(len(tokenizer), dtype=torch.bool, device=input_ids.device)
+    is_special[tokenizer.all_special_ids] = True
+    protected = is_special.take(input_ids)
+    if special_tokens_mask is not None:
+        protected |= _check_special_tokens_mask(special_tokens_mask, input_ids)
+
+    # One uniform draw decides about each position. Below `scored` it is selected; the share
+    # `mask` of that range becomes the mask token, the next share `random` a random token.
+    draw = torch.rand(input_ids.shape, generator=generator, device=input_ids.device)
+    scored = policy.select
+    if words is not None:
+        # A word is selected as a whole. What replaces each of its pieces is then a draw of its own.
+        protected = ~_select_words(words, protected | (words < 0), policy.select, generator)
+        scored = 1.0
+    draw.masked_fill_(protected, 1.0)  # never below a rate, so never selected
+
+    labels = torch.where(draw < scored, input_ids, IGNORE_INDEX)
+    becomes_mask = draw < scored * policy.mask
+    becomes_random = (draw < scored * (policy.mask + policy.random)) & ~becomes_mask
+    corrupted_ids = torch.where(becomes_mask, mask_token_id, input_ids)
+    corrupted_ids[becomes_random] = _random_tokens(becomes_random, is_special, generator)
+    return corrupted_ids, labels
+
+
+def _random_tokens(
+    positions: torch.Tensor, is_special: torch.Tensor, generator: torch.Generator | None
+) -> torch.Tensor:
+    """A token that is not special for each True in ``positions``, all equally likely."""
+
+    def draw(count: int) -> torch.Tensor:
+        device = is_special.device
+        return torch.randint(len(is_special), (count,), generator=generator, device=device)
+
+    tokens = draw(int(positions.sum()))
+    while (special := is_special[tokens]).any():
+        tokens[special] = draw(int(special.sum()))
+    return tokens
+
+
+def _select_words(
+    words: torch.Tensor, protected: torch.Tensor, rate: float, generator: torch.Generator | None
+) -> torch.Tensor:
+    """Select words at ``rate``; all pieces of a word or none, and none if one is protected."""
+    # A word is a run of equal numbers: they start at 0 again in each row, and in the second text
+    # of a pair.
+    first = torch.ones_like(words, dtype=torch.bool)
+    first[..., 1:] = words[..., 1:] != words[..., :-1]
+    word = first.flatten().cumsum(0).view(words.shape) - 1  # 0, 1, 2, ... over the whole batch
+
+    draw = torch.rand(int(first.sum()), generator=generator, device=words.device)
+    chosen = draw < rate
+    chosen[word[protected]] = False
+    return chosen[word]
+
+
+def _check_range(input_ids: torch.Tensor, vocab_size: int) -> None:
+    if input_ids.dim() not in (1, 2):
+        raise ValueError(
+            "input_ids must have the shape (length,) or (batch, length), "
+            f"but has {tuple(input_ids.shape)}."
+        )
+    if input_ids.numel() == 0:
+        return
+    smallest, largest = (int(end) for end in input_ids.aminmax())
+    if smallest < 0 or largest >= vocab_size:
+        found = smallest if smallest < 0 else largest
+        cause = (
+            "labels have negative entries, input ids never do. Are the two exchanged?"
+            if found < 0
+            else "do these ids come from another tokenizer?"
+        )
+        raise ValueError(
+            f"input_ids must be between 0 and {vocab_size - 1}, the last id of the tokenizer, "
+            f"but {found} is among them: {cause}"
+        )
+
+
+def _check_generator(generator: torch.Generator | None, input_ids: torch.Tensor) -> None:
+    if generator is None:
+        return
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, but is a {type(generator).__name__}: "
+            "from a seed, use torch.Generator().manual_seed(seed)."
+        )
+    if generator.device.type != input_ids.device.type:
+        raise ValueError(
+            f"generator must be on the device of input_ids, {input_ids.device.type}, but is on "
+            f"{generator.device.type}: use torch.Generator(device=input_ids.device)."
+        )
+
+
+def _check_special_tokens_mask(mask: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+    """Return the mask as bool."""
+    if not isinstance(mask, torch.Tensor):
+        raise TypeError(
+            f"special_tokens_mask must be a torch.Tensor, but is a {type(mask).__name__}: "
+            "call the tokenizer with return_special_tokens_mask=True and return_tensors='pt'."
+        )
+    require_same_shape(
+        "special_tokens_mask",
+        mask,
+        "input_ids",
+        input_ids.shape,
+        "was one of them padded or truncated without the other?",
+    )
+    if mask.numel() > 0:
+        smallest, largest = (end.item() for end in mask.to(torch.int64).aminmax())
+        if smallest < 0 or largest > 1:
+            raise ValueError(
+                "special_tokens_mask must hold only 0 and 1, but holds values from "
+                f"{smallest} to {largest}: it says whether a position is protected, not which "
+                "token stands there."
+            )
+    return mask.bool()
+
+
+def _check_words(
+    word_ids: WordIds | None, input_ids: torch.Tensor, whole_word: bool
+) -> torch.Tensor | None:
+    """Return the word ids as a tensor of the shape of ``input_ids``, with -1 for ``None``."""
+    if not whole_word:
+        if word_ids is not None:
+            raise ValueError(
+                "word_ids must be None when policy.whole_word is False, but was given: "
+                "pass policy=MaskingPolicy(whole_word=True) to select whole words."
+            )
+        return None
+    if word_ids is None:
+        raise ValueError(
+            "word_ids must be given when policy.whole_word is True, but is None: ids alone do "
+            "not say where a word ends. Pass batch.word_ids(0) for one text, and "
+            "[batch.word_ids(i) for i in range(len(input_ids))] for a batch."
+        )
+    if isinstance(word_ids, torch.Tensor):
+        require_ids("word_ids", word_ids)
+        words = word_ids
+    else:
+        words = _words_from_lists(word_ids)
+    require_same_shape(
+        "word_ids",
+        words,
+        "input_ids",
+        input_ids.shape,
+        "give a list for each row of a batch, made by the same call of the tokenizer.",
+    )
+    return words.to(input_ids.device)
+
+
+def _words_from_lists(word_ids: Sequence[Any]) -> torch.Tensor:
+    rows = word_ids if word_ids and isinstance(word_ids[0], Sequence) else [word_ids]
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"word_ids must have rows of equal length, but they have {sorted(lengths)}: "
+            "take them from the padded batch."
+        )
+    words = torch.tensor([[-1 if word is None else word for word in row] for row in rows])
+    words = words.long()  # torch.tensor([[]]) is float
+    return words if rows is word_ids else words.squeeze(0)

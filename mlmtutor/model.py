@@ -1,0 +1,130 @@
+"""Load the BERT that ships with the package, or any other checkpoint with an MLM head."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+TUTOR_FOLDER = pathlib.Path(__file__).with_name("tutor_bert")
+
+
+def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
+    """Load a masked language model and its tokenizer.
+
+    Without a name this is the embedded model: a BERT of 6 layers with the WordPiece vocabulary
+    of ``bert-base-uncased`` (30,522 entries). It is read from the package, needs no network, and
+    its files are compared with their SHA-256 first. ``tutor_bert/README.md`` says where it comes
+    from and how good it is.
+
+    Args:
+        name: a checkpoint name such as ``"bert-base-uncased"``, or a folder. ``None`` takes the
+            environment variable ``MLMTUTOR_MODEL``, and the embedded model where that is unset.
+
+    Returns:
+        ``(model, tokenizer)``. The model is in eval mode, in float32, on the CPU.
+
+    Raises:
+        FileNotFoundError: a file of the embedded model is missing.
+        ValueError: a file of the embedded model is not the one that was shipped, or the
+            checkpoint has no MLM head (transformers would give it a random one).
+        OSError: the checkpoint cannot be found here, and transformers is offline.
+
+    Example:
+        >>> model, tokenizer = load_tutor()
+        >>> tokenizer.convert_tokens_to_ids(["[MASK]", "change"])
+        [103, 2689]
+        >>> model.training, model.dtype
+        (False, torch.float32)
+
+    Source: ``AutoModelForMaskedLM.from_pretrained`` of transformers.
+    """
+    chosen = str(name or os.environ.get("MLMTUTOR_MODEL") or TUTOR_FOLDER)
+    if pathlib.Path(chosen) == TUTOR_FOLDER:
+        verify_files(TUTOR_FOLDER)
+    with _quiet():
+        import torch
+        from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+        offline = os.path.isdir(chosen)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(chosen, local_files_only=offline)
+            model, loaded = AutoModelForMaskedLM.from_pretrained(
+                chosen,
+                dtype=torch.float32,
+                local_files_only=offline,
+                output_loading_info=True,
+                use_safetensors=True,
+            )
+        except OSError as error:
+            raise OSError(_why_not_found(chosen)) from error
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            raise ValueError(
+                f"{chosen!r} is not a masked language model: AutoModelForMaskedLM has no class "
+                "for its configuration. Give a checkpoint such as 'bert-base-uncased'."
+            ) from error
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{chosen!r} does not hold all weights of {type(model).__name__}: "
+            f"{len(missing)} missing, among them {missing[0]!r}. Its MLM head would be random. "
+            "Give a checkpoint that was saved with its MLM head, such as 'bert-base-uncased'."
+        )
+    return model.eval(), tokenizer
+
+
+def verify_files(folder: pathlib.Path) -> None:
+    """Compare each file of the embedded model with ``checksums.json``."""
+    listing = folder / "checksums.json"
+    advice = "Restore it: git checkout mlmtutor/tutor_bert, or install mlmtutor again."
+    if not listing.is_file():
+        raise FileNotFoundError(f"{listing} is missing. {advice}")
+    for file, expected in json.loads(listing.read_text(encoding="utf-8")).items():
+        path = folder / file
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing. {advice}")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != expected:
+            raise ValueError(
+                f"{path} is not the file that was shipped: its SHA-256 is {found}, expected "
+                f"{expected} ({path.stat().st_size:,} bytes here). {advice}"
+            )
+
+
+def _why_not_found(name: str) -> str:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if os.path.isdir(name):
+        return (
+            f"the folder {name!r} holds no checkpoint that transformers can load: it needs "
+            "config.json, model.safetensors and the tokenizer's files (save_pretrained of the "
+            "model and of the tokenizer writes them)."
+        )
+    reason = "transformers is offline (HF_HUB_OFFLINE is set)" if HF_HUB_OFFLINE else "no download"
+    return (
+        f"{name!r} is no folder here and not in the local cache, and {reason}. What works: "
+        "load_tutor() for the embedded model, a path to a saved checkpoint, or a name that was "
+        "downloaded before; with a network, unset HF_HUB_OFFLINE and call again."
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars, load reports and the tqdm warning of the import out of the lesson."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from transformers.utils import logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
