@@ -1,0 +1,146 @@
+"""Lesson 01 runs to its end in JupyterLab, in a real browser."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import lessons
+import pytest
+from playwright.sync_api import sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SCREENSHOTS = lessons.ROOT / "build" / "screenshots"
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM and not os.environ.get("CI"),
+    reason="no chromium on the path (on Debian: apt install chromium)",
+)
+
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+
+# Reads the model and not the page: JupyterLab does not attach all cells.
+CELLS = """() => {
+    const panel = window.jupyterapp?.shell.currentWidget;
+    const model = panel?.content?.model;
+    if (!model) return null;
+    return Array.from({length: model.cells.length}, (_, i) => model.cells.get(i))
+        .filter(cell => cell.type === 'code')
+        .map(cell => ({count: cell.executionCount, state: cell.executionState,
+                       outputs: cell.outputs.toJSON()}));
+}"""
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def jupyterlab(tmp_path_factory):
+    """JupyterLab on a copy of the lessons; gives its address, and ends it afterwards."""
+    home = tmp_path_factory.mktemp("home")
+    folder = shutil.copytree(lessons.ROOT / "notebooks", home / "notebooks")
+    port = free_port()
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+        f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={folder}", "--expose-app-in-browser",
+        "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    clean = {**os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / "config")}
+    with open(home / "log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=clean)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/api", timeout=1).close()
+                break
+            assert server.poll() is None, (home / "log").read_text()
+            time.sleep(0.5)
+        else:
+            pytest.fail((home / "log").read_text())
+        yield address
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert CHROMIUM, "CI is set, and there is no chromium: .ci/run installs it"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+def open_lesson(browser, address, name, width=1440):
+    """Return a page that shows one lesson, and the list of requests that leave the machine."""
+    page = browser.new_page(viewport={"width": width, "height": 1000})
+    elsewhere = []
+    page.on(
+        "request",
+        lambda request: (
+            elsewhere.append(request.url)
+            if not request.url.startswith((address, "data:", "blob:", "ws://127.0.0.1"))
+            else None
+        ),
+    )
+    page.goto(f"{address}/lab/tree/{name}")
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.context?.isReady "
+        "&& window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel", timeout=60_000
+    )  # fmt: skip
+    return page, elsewhere
+
+
+def test_lesson_01_runs_to_its_end(browser, jupyterlab):
+    page, elsewhere = open_lesson(browser, jupyterlab, "01_answer_the_question.ipynb")
+    stored = lessons.code_cells(lessons.read(lessons.PATHS[1]))
+    page.evaluate(
+        "async () => { await window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs');"
+        "await window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
+    )
+    for _ in range(120):
+        cells = page.evaluate(CELLS)
+        if all(cell["count"] for cell in cells):
+            break
+        time.sleep(0.5)
+    assert [cell["count"] for cell in cells] == list(range(1, len(stored) + 1))
+    errors = [o for cell in cells for o in cell["outputs"] if o["output_type"] == "error"]
+    assert not errors
+    assert [len(cell["outputs"]) for cell in cells] == [len(cell.outputs) for cell in stored]
+    assert elsewhere == []
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / "lesson-01.png")
+    page.close()
+
+
+def test_an_untrusted_lesson_shows_its_tables(browser, jupyterlab):
+    # A fresh copy is untrusted: only what the sanitizer of JupyterLab lets through is shown.
+    page, _ = open_lesson(browser, jupyterlab, "01_answer_the_question.ipynb")
+    page.get_by_text("What do the labels do?").first.scroll_into_view_if_needed()
+    table = page.locator("table:has(caption)").first
+    table.scroll_into_view_if_needed(timeout=30_000)
+    assert table.locator("th[scope=row]").all_inner_texts()[0] == "position"
+    scored = table.get_by_text("✓ change")
+    assert scored.count() == 1
+    label = table.get_by_text("2689")
+    background, colour = label.evaluate(
+        "cell => [getComputedStyle(cell).backgroundColor, getComputedStyle(cell).color]"
+    )
+    assert (background, colour) == ("rgb(0, 114, 178)", "rgb(255, 255, 255)")
+    page.close()

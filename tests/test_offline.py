@@ -1,0 +1,42 @@
+"""A lesson needs no network."""
+
+import os
+
+import lessons
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+
+@pytest.fixture
+def kernel_without_network(monkeypatch):
+    """Kernels that are started from here cannot reach another machine."""
+    folder = str(lessons.ROOT / "tests" / "refuse_sockets")
+    path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+    monkeypatch.setenv("PYTHONPATH", path)
+
+
+def run(notebook):
+    notebook_folder = {"metadata": {"path": str(lessons.ROOT / "notebooks")}}
+    NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources=notebook_folder
+    ).execute()
+
+
+def test_sockets_are_refused(kernel_without_network):
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [
+        nbformat.v4.new_code_cell(
+            "import socket, pytest\n"
+            "with pytest.raises(OSError, match='the test refuses'):\n"
+            "    socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
+            "with pytest.raises(OSError, match='the test refuses'):\n"
+            "    socket.getaddrinfo('example.org', 80)"
+        )
+    ]
+    run(notebook)
+
+
+@pytest.mark.parametrize("path", lessons.PATHS[1:2], ids=lessons.NAMES[1:2])
+def test_a_lesson_runs_without_network(path, kernel_without_network):
+    run(lessons.read(path))
