@@ -23,7 +23,8 @@ setup:  ## Make .venv and install the project (the other targets do it by themse
 	@sh tools/setup.sh
 
 lab: setup  ## Open the lessons in JupyterLab; LAB_ARGS="--no-browser --port 9999" is passed on
-	$(py) -m jupyterlab $(as_root) $(no_display) $(LAB_ARGS) notebooks/00_start_here.ipynb
+	$(py) -m jupyterlab --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb \
+		$(as_root) $(no_display) $(LAB_ARGS)
 
 test: setup  ## Run everything: unit tests, doctests, lessons under strict nbval
 	$(py) -m pytest $(TEST_ARGS)

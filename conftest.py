@@ -20,5 +20,5 @@ def pytest_configure(config):
 
 
 def pytest_ignore_collect(collection_path):
-    """Leave what is generated or installed out of the collection."""
-    return True if {"build", "student"} & set(collection_path.parts) else None
+    """Leave out what is generated, and the module that takes the network away when imported."""
+    return collection_path.name in {"build", "refuse_sockets"} or None

@@ -159,3 +159,687 @@ def check_surprise(surprise: Callable[..., float]) -> str:
         if math.isclose(float(answer), value, abs_tol=1e-4):
             raise WrongAnswer(message)
     raise WrongAnswer(f"Your function returns {float(answer):.4f}; -log p({word}) is {right:.4f}.")
+
+
+# Lesson 04
+
+
+@_checker
+def check_loss_without_ignore_index(loss_without_ignore_index: Callable[..., Any]) -> str:
+    """Check ``loss_without_ignore_index(logits, labels, ignored)`` of lesson 04."""
+    logits = torch.tensor(
+        [[2.0, 1.0, 0.0], [0.5, -0.5, 1.5], [9.0, -9.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.5]]
+    )
+    cases = [(torch.tensor([0, 2, -100, 2, -100]), -100), (torch.tensor([0, 2, 1, 0, 1]), 0)]
+    for labels, ignored in cases:
+        given = logits.clone(), labels.clone()
+        answer = loss_without_ignore_index(*given, ignored)
+        if not (torch.equal(given[0], logits) and torch.equal(given[1], labels)):
+            raise WrongAnswer(
+                "Your function changes a tensor that it was given: the caller's labels or logits "
+                "are lost. `labels[kept]` makes a new tensor."
+            )
+        if answer is None:
+            raise WrongAnswer("Your function returns None. Is there a `return`?")
+        value = torch.as_tensor(answer)
+        if value.numel() != 1:
+            raise WrongAnswer(
+                f"Your function returns {value.numel()} values, and a loss is one number: the mean "
+                "over the rows that are left."
+            )
+        right = torch.nn.functional.cross_entropy(logits, labels, ignore_index=ignored)
+        if not math.isclose(float(value), float(right), abs_tol=1e-5):
+            raise WrongAnswer(_loss_mistake(float(value), logits, labels, ignored, float(right)))
+    return "Equal to cross_entropy with ignore_index, for -100 and for the id of a token."
+
+
+def _loss_mistake(
+    answer: float, logits: torch.Tensor, labels: torch.Tensor, ignored: int, right: float
+) -> str:
+    """Return the message for a wrong loss: what the usual mistakes give."""
+    kept = labels != ignored
+    token_loss = -logits.log_softmax(-1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+    without = logits.index_fill(1, torch.tensor([max(ignored, 0)]), -math.inf)
+    raw = -logits[kept].gather(1, labels[kept].unsqueeze(1)).mean()
+    mistakes = {
+        -right: "The sign is wrong: the loss is minus the mean log-probability.",
+        float(token_loss[kept].sum()): "That is the sum over the rows that are left. The loss is "
+        "their mean.",
+        float(token_loss[kept].sum()) / len(labels): "The ignored rows are missing from the sum "
+        f"but not from the count: you divide by {len(labels)}, and {int(kept.sum())} rows are "
+        "left.",
+        float(raw): "You take the logits as they are. They are log-probabilities only after "
+        "log_softmax.",
+    }
+    if ignored < 0:
+        mistakes[float(token_loss.mean())] = (
+            "The ignored rows are scored, as if their label were 0. Drop these rows before the "
+            "loss."
+        )
+        mistakes[float(token_loss[labels > 0].mean())] = (
+            "A row with the label 0 is left out. 0 is the id of a token; compare with `ignored`."
+        )
+    else:
+        mistakes[float(token_loss.mean())] = (
+            f"With ignored = {ignored} every row is scored: your function ignores a fixed number "
+            "in place of the one that it is given."
+        )
+        mistakes[float(torch.nn.functional.cross_entropy(without[kept], labels[kept]))] = (
+            "The ignored class is removed from the softmax too. ignore_index drops rows; the "
+            "class stays a candidate in the others."
+        )
+    for value, message in mistakes.items():
+        if math.isclose(answer, value, abs_tol=1e-5):
+            return message
+    return (
+        f"Your function returns {answer:.4f} for labels {labels.tolist()} with ignored = "
+        f"{ignored}, and it should return {right:.4f}."
+    )
+
+
+@_checker
+def check_labels_from_positions(labels_from_positions: Callable[..., torch.Tensor]) -> str:
+    """Check ``labels_from_positions(length, positions, ids, weights)`` of lesson 04."""
+    bert = torch.tensor([2, 5, 0, 0]), torch.tensor([3899, 4937, 0, 0]), [1.0, 1.0, 0.0, 0.0]
+    other = torch.tensor([0, 3, 6, 0]), torch.tensor([41, 0, 7, 0]), [1.0, 1.0, 1.0, 0.0]
+    for length, (positions, ids, used) in ((9, bert), (8, other)):
+        expected = torch.full((length,), -100)
+        for position, token, weight in zip(positions.tolist(), ids.tolist(), used, strict=True):
+            if weight:
+                expected[position] = token
+        given = positions.clone(), ids.clone(), torch.tensor(used)
+        labels = labels_from_positions(length, *given)
+        if not (torch.equal(given[0], positions) and torch.equal(given[1], ids)):
+            raise WrongAnswer("Your function changes the positions or the ids that it was given.")
+        labels = _tensor_like(labels, expected, "labels")
+        if not torch.equal(labels, expected):
+            raise WrongAnswer(_positions_mistake(labels, expected, positions))
+    return "Used places became labels, unused places nothing, and the rest is -100."
+
+
+def _positions_mistake(
+    labels: torch.Tensor, expected: torch.Tensor, positions: torch.Tensor
+) -> str:
+    """Return the message for wrong labels from positions, ids and weights."""
+    scored = expected != -100
+    if torch.equal(labels[scored], expected[scored]) and (labels[~scored] == 0).all():
+        return (
+            "The other positions hold 0, which is the id of a token. What is not scored has the "
+            "label -100."
+        )
+    if labels[0] == 0 and torch.equal(labels[1:], expected[1:]):
+        return (
+            "Position 0 has the label 0. An unused place points there; its weight is 0.0, so it "
+            "must not be written."
+        )
+    if torch.equal(labels.roll(1), expected) or torch.equal(labels.roll(-1), expected):
+        return "Your labels are shifted by one. A position counts from 0, with [CLS] at 0."
+    if torch.equal(labels[scored], scored.nonzero().squeeze(1)):
+        return "Your labels hold positions. A label is the id of the token that belongs there."
+    missing = (labels != expected).nonzero().squeeze(1)
+    if (labels[missing] == -100).all():
+        if 0 in expected[missing]:
+            return (
+                f"The answer with id 0 at position {int(missing[0])} is lost. In some "
+                "vocabularies 0 is a word; only the weight says whether a place is used."
+            )
+        if 0 in missing:
+            return (
+                "The answer at position 0 is lost. Unused places have position 0 too; only the "
+                "weight tells them apart."
+            )
+        return f"Not all used places are written: position {int(missing[0])} has no label."
+    first = int(missing[0])
+    return (
+        f"The label at position {first} is {int(labels[first])}, and it should be "
+        f"{int(expected[first])}."
+    )
+
+
+# Lesson 02
+
+
+def _two_tensors(
+    answer: object, first: str, second: str, shape: tuple[int, ...], why: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the two int64 tensors of one shape that ``answer`` must be."""
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise WrongAnswer(
+            f"Your function returns {type(answer).__name__}. It should return two tensors: "
+            f"`return {first}, {second}`."
+        )
+    for name, tensor in zip((first, second), answer, strict=True):
+        if not isinstance(tensor, torch.Tensor):
+            raise WrongAnswer(f"{name} is a {type(tensor).__name__}, and should be a tensor.")
+        if tuple(tensor.shape) != shape:
+            raise WrongAnswer(f"{name} has shape {tuple(tensor.shape)}, not {shape}. {why}")
+        if tensor.dtype != torch.int64:
+            raise WrongAnswer(
+                f"{name} has dtype {tensor.dtype}, and should have torch.int64 (torch.long), as "
+                "the tensors of the tokenizer do."
+            )
+    return answer
+
+
+@_checker
+def check_pad_rows(pad_rows: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> str:
+    """Check ``pad_rows(rows, pad_token_id)`` of lesson 02."""
+    pad = 1  # not the 0 of BERT: in RoBERTa's vocabulary, <pad> has the id 1
+    rows = [[101, 2009, 7771, 1012, 102], [101, 4937, 102]]
+    ids = torch.tensor([rows[0], [*rows[1], pad, pad]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+    given = [list(row) for row in rows]
+    answer = pad_rows(given, pad)
+    if given != rows:
+        raise WrongAnswer(
+            "Your function changes the lists that it was given: the caller's rows have grown. "
+            "Make new lists (`row + [...]`), or fill a new tensor."
+        )
+    input_ids, attention_mask = _two_tensors(
+        answer,
+        "input_ids",
+        "attention_mask",
+        tuple(ids.shape),
+        "There are as many columns as the longest row has ids: no id is lost, and no column is "
+        "padding alone.",
+    )
+    if torch.equal(input_ids, ids) and torch.equal(attention_mask, mask):
+        return "Each row keeps its ids, and attention_mask is 1 at them and nowhere else."
+    if torch.equal(input_ids, mask) and torch.equal(attention_mask, ids):
+        raise WrongAnswer("The two tensors are exchanged: input_ids comes first.")
+    if input_ids[1].tolist() == [pad, pad, *rows[1]]:
+        raise WrongAnswer(
+            "Your short row stands at the right edge. The positions of BERT are counted from the "
+            "left, and [CLS] has always been at position 0: pad on the right."
+        )
+    padding = input_ids[mask == 0].unique()
+    if torch.equal(input_ids[mask == 1], ids[mask == 1]) and padding.tolist() != [pad]:
+        raise WrongAnswer(
+            f"The padding holds {int(padding[0])}. It should hold pad_token_id, which is {pad} "
+            "here: not every vocabulary has [PAD] at the same place."
+        )
+    if torch.equal(input_ids, ids) and torch.equal(attention_mask, 1 - mask):
+        raise WrongAnswer(
+            "Your attention_mask is the wrong way round: 1 says that there is text to read, and "
+            "0 stands at the padding."
+        )
+    if torch.equal(input_ids, ids) and (attention_mask == 1).all():
+        raise WrongAnswer(
+            "Your attention_mask is 1 everywhere: the model would read the padding as if it were "
+            "text."
+        )
+    name, found, right = "input_ids", input_ids, ids
+    if torch.equal(input_ids, ids):
+        name, found, right = "attention_mask", attention_mask, mask
+    row, column = (found != right).nonzero()[0].tolist()
+    raise WrongAnswer(
+        f"{name} at row {row}, position {column} is {int(found[row, column])}, and it should be "
+        f"{int(right[row, column])}."
+    )
+
+
+@_checker
+def check_mask_word(mask_word: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> str:
+    """Check ``mask_word(tokenizer, sentence, word)`` of lesson 02."""
+    from mlmtutor.model import load_tutor
+
+    _, tokenizer = load_tutor()
+    _check_masked_word(mask_word, tokenizer, "She poured a cup of tea.", "tea")
+    _check_masked_word(mask_word, tokenizer, "Snow fell on our snowman.", "snowman")
+    _check_masked_word(mask_word, tokenizer, "Bookshops open late.", "Bookshops")
+    return "Every piece of the word is hidden and labelled, and nothing else is."
+
+
+def _check_masked_word(
+    mask_word: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    tokenizer: Any,
+    sentence: str,
+    word: str,
+) -> None:
+    encoded = tokenizer(sentence, return_offsets_mapping=True, return_tensors="pt")
+    ids = encoded["input_ids"]
+    first, last = encoded["offset_mapping"].unbind(-1)
+    start = sentence.index(word)
+    inside = (first >= start) & (last <= start + len(word)) & (first < last)
+    mask, pieces = tokenizer.mask_token_id, int(inside.sum())
+    where = f"In {sentence!r}, {word!r} has {pieces} piece{'' if pieces == 1 else 's'}"
+
+    answer = mask_word(tokenizer, sentence, word)
+    input_ids, labels = _two_tensors(
+        answer,
+        "input_ids",
+        "labels",
+        tuple(ids.shape),
+        f"{where}, and the sentence has {ids.shape[1]} ids, [CLS] and [SEP] among them: each "
+        "keeps its position in one row, and each piece of the word becomes one [MASK].",
+    )
+    if torch.equal(input_ids, ids):
+        raise WrongAnswer(
+            "Nothing is hidden: input_ids holds no [MASK]. The labels do not hide a word, the "
+            "input does."
+        )
+    hidden = input_ids == mask
+    if (inside & ~hidden).any():
+        missed = tokenizer.convert_ids_to_tokens(input_ids[inside & ~hidden].tolist())
+        raise WrongAnswer(f"{where}, and the model can still read {' '.join(missed)}.")
+    if (hidden & ~inside).any():
+        position = int((hidden & ~inside)[0].nonzero()[0])
+        lost = tokenizer.convert_ids_to_tokens(int(ids[0, position]))
+        raise WrongAnswer(
+            f"{lost!r} at position {position} of {sentence!r} is hidden too, and does not belong "
+            f"to {word!r}. Ids do not say which word they come from; offsets do."
+        )
+    if not torch.equal(input_ids, ids.masked_fill(inside, mask)):
+        raise WrongAnswer("input_ids has changed at a position that does not belong to the word.")
+    if torch.equal(labels, ids.masked_fill(~inside, -100)):
+        return
+    if torch.equal(labels, ids.masked_fill(inside, -100)):
+        raise WrongAnswer(
+            "Your labels are the wrong way round: -100 stands at the pieces of the word, which "
+            "are the ones to score."
+        )
+    if (labels[inside] == mask).all():
+        raise WrongAnswer(
+            f"The labels of the word are {mask}, the id of [MASK]. The label is the piece that "
+            "stood there before."
+        )
+    if torch.equal(labels, ids):
+        raise WrongAnswer(
+            "Every position has its id as label, so every position is scored. Where nothing was "
+            "hidden the label is -100."
+        )
+    if (labels[inside] == tokenizer.unk_token_id).any():
+        raise WrongAnswer(
+            f"A label is {tokenizer.unk_token_id}, the id of [UNK]: convert_tokens_to_ids gives "
+            f"it for what is no piece. {where}, and each has its own id."
+        )
+    position = int((labels != ids.masked_fill(~inside, -100))[0].nonzero()[0])
+    raise WrongAnswer(
+        f"{where}, and the label at position {position} is {int(labels[0, position])}. It should "
+        f"be {int(ids[0, position]) if inside[0, position] else -100}."
+    )
+
+
+# Lesson 03
+
+
+def _shares_of_replacement(
+    corrupted: torch.Tensor, original: torch.Tensor, selected: torch.Tensor, mask_id: int
+) -> tuple[float, float]:
+    """Return the shares of the selected positions that hold the mask token, and another one."""
+    masked = selected & (corrupted == mask_id)
+    changed = selected & (corrupted != mask_id) & (corrupted != original)
+    return float(masked.sum() / selected.sum()), float(changed.sum() / selected.sum())
+
+
+@_checker
+def check_corrupt(corrupt: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> str:
+    """Check ``corrupt(input_ids, selected, mask_id, vocab_size, mask, random)`` of lesson 03."""
+    mask_id, vocab_size = 103, 30522
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        original = torch.randint(1000, vocab_size, (200, 400))
+        selected = torch.rand(original.shape) < 0.5
+        _check_corrupt_labels(corrupt, original, selected, mask_id, vocab_size)
+        for mask, random in ((0.8, 0.1), (0.5, 0.4), (1.0, 0.0)):
+            corrupted, _ = corrupt(original.clone(), selected, mask_id, vocab_size, mask, random)
+            _check_corrupt_shares(corrupted, original, selected, mask_id, mask, random)
+        corrupted, _ = corrupt(original.clone(), selected, mask_id, vocab_size, 0.0, 1.0)
+    if len(corrupted[selected].unique()) < 1000:
+        raise WrongAnswer(
+            "Your random tokens are all the same, or one of a few. Draw a random id for each "
+            "position: `torch.randint(vocab_size, input_ids.shape)`."
+        )
+    return "80/10/10, 50/40/10 and 100/0/0 are kept to, and every selected token has its label."
+
+
+def _check_corrupt_labels(
+    corrupt: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    original: torch.Tensor,
+    selected: torch.Tensor,
+    mask_id: int,
+    vocab_size: int,
+) -> None:
+    given, chosen = original.clone(), selected.clone()
+    answer = corrupt(given, chosen, mask_id, vocab_size)
+    if not (isinstance(answer, tuple) and len(answer) == 2):
+        raise WrongAnswer(
+            f"Your function returns {type(answer).__name__}. Return two tensors: "
+            "`return corrupted, labels`."
+        )
+    if not (torch.equal(given, original) and torch.equal(chosen, selected)):
+        raise WrongAnswer(
+            "Your function changes a tensor that it was given, so the caller's ids are lost. "
+            "Work on a copy (`input_ids.clone()`), or use `torch.where`."
+        )
+    corrupted = _tensor_like(answer[0], original, "corrupted ids")
+    labels = _tensor_like(answer[1], original, "labels")
+    expected = original.masked_fill(~selected, -100)
+    if not torch.equal(labels, expected):
+        seen = corrupted == mask_id
+        if torch.equal(labels, torch.where(seen, original, -100)):
+            raise WrongAnswer(
+                "Only positions that hold [MASK] have a label. Random and kept tokens are scored "
+                "too: make the labels from `selected`."
+            )
+        if torch.equal(labels[selected], corrupted[selected]):
+            raise WrongAnswer(
+                "Your labels hold what the model sees. A label is the original id: take it from "
+                "`input_ids`, before anything is replaced."
+            )
+        if (labels[selected] == -100).all():
+            raise WrongAnswer(
+                "Your labels are the wrong way round: -100 stands where a token is selected."
+            )
+        if torch.equal(labels, original):
+            raise WrongAnswer(
+                "Every position has a label. The label is -100 where nothing was selected."
+            )
+        row, column = (labels != expected).nonzero()[0].tolist()
+        raise WrongAnswer(
+            f"The label at row {row}, position {column} is {int(labels[row, column])}, and it "
+            f"should be {int(expected[row, column])}."
+        )
+    if not torch.equal(corrupted[~selected], original[~selected]):
+        raise WrongAnswer(
+            "Your function replaces tokens that were not selected. Combine each condition with "
+            "`selected`: `selected & (draw < mask)`."
+        )
+
+
+def _check_corrupt_shares(
+    corrupted: torch.Tensor,
+    original: torch.Tensor,
+    selected: torch.Tensor,
+    mask_id: int,
+    mask: float,
+    random: float,
+) -> None:
+    def close(found: float, expected: float) -> bool:
+        return abs(found - expected) < 0.015  # 6 standard errors at 40,000 selected tokens
+
+    masked, changed = _shares_of_replacement(corrupted, original, selected, mask_id)
+    by_row = (corrupted == mask_id).sum(1) / selected.sum(1)
+    measured = f"With mask={mask} and random={random}"
+    if close(masked, mask) and close(changed, random):
+        return
+    if (by_row == masked).all() and masked in (0.0, 1.0) and mask not in (0.0, 1.0):
+        what = "is masked" if masked == 0 else "is left unmasked"
+        raise WrongAnswer(
+            f"{measured}, no selected token {what}. Is the condition ever "
+            f"{'true' if masked == 0 else 'false'}, and is there a draw for each position?"
+        )
+    if ((by_row == 0) | (by_row == 1)).all():
+        raise WrongAnswer(
+            "All tokens of a row get the same replacement. Draw one number for each position: "
+            "`torch.rand(input_ids.shape)`."
+        )
+    if not close(masked, mask):
+        raise WrongAnswer(
+            f"{measured}, {masked:.1%} of the selected tokens became [MASK], and it should be "
+            f"{mask:.0%} of them."
+        )
+    if close(changed, (1 - mask) * random):
+        raise WrongAnswer(
+            f"{measured}, {changed:.1%} of the selected tokens became random ones: that is "
+            "`random` of the rest. A coin that is tossed for the rest is random / (1 - mask)."
+        )
+    if close(changed, (1 - mask) / 2):
+        raise WrongAnswer(
+            f"{measured}, {changed:.1%} of the selected tokens became random ones: half of the "
+            "rest, whatever `random` is. The coin of 0.5 belongs to 80/10/10 alone."
+        )
+    if close(changed, 1 - mask):
+        raise WrongAnswer(
+            f"{measured}, every selected token that is not [MASK] became a random one. The share "
+            "1 - mask - random keeps its token."
+        )
+    raise WrongAnswer(
+        f"{measured}, {changed:.1%} of the selected tokens became random ones, and it should be "
+        f"{random:.0%} of them."
+    )
+
+
+@_checker
+def check_chance_of_no_label(chance_of_no_label: Callable[..., torch.Tensor]) -> str:
+    """Check ``chance_of_no_label(input_ids, special_ids, select)`` of lesson 03."""
+    special_ids = [100, 102, 0, 101, 103]
+    input_ids = torch.tensor(
+        [
+            [101, 2009, 15538, 1012, 102, 0, 0, 0],
+            [101, 1996, 4758, 3892, 5095, 2035, 2305, 102],
+            [101, 102, 0, 0, 0, 0, 0, 0],
+        ]
+    )
+    counts = torch.tensor([3.0, 6.0, 0.0])
+    answer = chance_of_no_label(input_ids.clone(), special_ids, 0.3)
+    if not isinstance(answer, torch.Tensor) or answer.shape != counts.shape:
+        found = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+        raise WrongAnswer(
+            f"Your function returns {found}. Return a tensor of shape (3,) for a batch of three "
+            "rows: one probability for each row, so sum over dim=1."
+        )
+    right = 0.7**counts
+    mistakes = [
+        (0.7 ** torch.full((3,), 8.0), "You count all positions of a row. Special tokens and "
+         "padding are never selected: count the others alone."),
+        (0.7 ** (counts + 2), "You count [CLS] and [SEP]. They are never selected either: "
+         "`torch.isin(input_ids, torch.tensor(special_ids))` finds all special tokens."),
+        (0.7 ** (8 - counts), "You count the special tokens. The others are those that can be "
+         "selected: negate the mask."),
+        (0.3**counts, "That is the probability that every token is selected. One token is left "
+         "alone with the probability 1 - select."),
+        (1 - right, "That is the probability of at least one label. Its opposite is asked for."),
+        (0.85**counts, "Your answer does not change with `select`: you use the rate 0.15."),
+        (counts * 0.7, "You multiply by the number of tokens. Independent draws multiply with "
+         "each other: raise 1 - select to a power."),
+        (counts * 0.3, "That is the expected number of labels of each row, not a probability."),
+        (counts, "That is the number of tokens that can be selected, and one step is missing."),
+    ]  # fmt: skip
+    answer = answer.float()
+    if torch.allclose(answer, right, atol=1e-6):
+        return "(1 - select)^n for each row, and a row of special tokens alone never has a label."
+    for value, message in mistakes:
+        if torch.allclose(answer, value, atol=1e-6):
+            raise WrongAnswer(message)
+    row = int((answer - right).abs().argmax())
+    raise WrongAnswer(
+        f"Row {row} has {int(counts[row])} tokens that can be selected at the rate 0.3. Your "
+        f"answer is {float(answer[row]):.4f}, and it should be {float(right[row]):.4f}."
+    )
+
+
+# Lesson 05
+
+
+@_checker
+def check_loss_by_hand(loss_by_hand: Callable[..., torch.Tensor]) -> str:
+    """Check ``loss_by_hand(logits, labels)`` of lesson 05."""
+    logits = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(5))
+    labels = torch.tensor([[-100, 3, 0, 1], [-100, -100, 2, -100]])
+    scored = labels != -100
+    log_p = logits.log_softmax(-1)
+    nll = -log_p.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    each = nll[scored]
+    right = float(each.mean())
+
+    given = logits.clone(), labels.clone()
+    answer = _number(loss_by_hand(*given), "the loss", "one number for the batch")
+    if not (torch.equal(given[0], logits) and torch.equal(given[1], labels)):
+        raise WrongAnswer(
+            "Your function changes a tensor that it was given. Make a new one: `labels[scored]` "
+            "and `masked_fill` do."
+        )
+    rows = torch.stack([nll[row][scored[row]].mean() for row in range(2)])
+    shifted = nll.new_tensor(
+        [-float(log_p[r, p - 1, labels[r, p]]) for r, p in scored.nonzero().tolist()]
+    )
+    across = -logits.log_softmax(1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    mistakes = {
+        float(each.sum()): "That is the sum over the labelled positions. Divide it by how many "
+        "there are.",
+        float(each.sum() / labels.numel()): "That is divided by the number of all positions: the "
+        "ignored ones have left the sum, and they leave the count too.",
+        float(nll.mean()): "That scores the ignored positions as well, as if their label were id "
+        "0. Keep only the positions whose label is not -100.",
+        -right: "That is the mean of log p. The loss is minus that.",
+        float(rows.mean()): "That is the mean of the means of the rows. Every labelled position of "
+        "the batch counts the same, whichever row it is in.",
+        float(nll[labels > 0].mean()): "That drops a label of 0, which is the id of a token. Only "
+        "-100 is ignored.",
+        float(shifted.mean()): "That scores each label with the logits of the position before. A "
+        "masked language model does not shift.",
+        -float((-each).exp().mean()): "That is minus the mean of the probabilities: the logarithm "
+        "is missing.",
+        -float(logits.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)[scored].mean()): (
+            "That is minus the mean of the logits: the softmax is missing."
+        ),
+        float(across[scored].mean()): "The softmax goes over the wrong dimension. Probabilities "
+        "add up to 1 over the vocabulary, the last dimension.",
+    }
+    _named_or_wrong(answer, right, mistakes)
+    far = torch.tensor([[[300.0, 0.0]]])
+    answer = _number(loss_by_hand(far, torch.tensor([[1]])), "the loss", "one number")
+    if not math.isclose(answer, 300.0, abs_tol=1e-3):
+        raise WrongAnswer(
+            f"Right for small logits. For the logits [300, 0] and the label 1 it gives {answer}, "
+            "and the loss is 300: a probability became 0 before its logarithm was taken. Use "
+            "log_softmax."
+        )
+    return f"{right:.4f}, the mean of {len(each)} values; and logits of 300 do no harm."
+
+
+@_checker
+def check_combine_row_means(combine_row_means: Callable[..., torch.Tensor]) -> str:
+    """Check ``combine_row_means(row_means, labels)`` of lesson 05."""
+    labels = torch.full((3, 8), -100)
+    labels[0, [1, 2, 3, 5, 6]] = 7
+    labels[1, 4] = 7
+    row_means = torch.tensor([2.0, 8.0, math.nan])
+    mistakes = {
+        5.0: "That is the mean of the rows, each with the same weight. Row 0 has five labels and "
+        "row 1 has one.",
+        10 / 3: "That is the sum of the means divided by 3, the number of rows. A row counts with "
+        "its number of labels, so the row without labels does not count.",
+        10.0: "That is the sum of the means. Multiply each by its number of labels first.",
+        18.0: "That is the sum of all losses. Divide it by the number of labels in the batch.",
+        6.0: "That is the sum of all losses divided by 3, the number of rows. Divide it by the "
+        "number of labels.",
+        18 / 24: "That is divided by the number of positions. The mean is over labelled positions.",
+        7.0: "The weights are the wrong way round: the row with fewer labels counts more.",
+    }
+    given = row_means.clone(), labels.clone()
+    returned = combine_row_means(*given)
+    if not (torch.equal(given[1], labels) and torch.equal(given[0][:2], row_means[:2])):
+        raise WrongAnswer("Your function changes a tensor that it was given. Make a new one.")
+    answer = _number(returned, "the loss", "one number for the batch")
+    if math.isnan(answer):
+        raise WrongAnswer(
+            "Your function returns nan. The last row has no label, so its mean is nan, and nan "
+            "times 0 is nan: leave that row out of the sum."
+        )
+    _named_or_wrong(answer, 3.0, mistakes)
+    without = torch.tensor([[7, 7, 7], [7, -100, -100]])
+    answer = _number(combine_row_means(torch.tensor([2.0, 6.0]), without), "the loss", "one number")
+    if not math.isclose(answer, 3.0, abs_tol=1e-4):
+        raise WrongAnswer(
+            f"Right for the first batch, but for row means 2 and 6 with 3 labels and 1 label it "
+            f"gives {answer:.4f} in place of 3. Take the counts from the labels."
+        )
+    return "(5 x 2 + 1 x 8) / 6 = 3: every label counts once, and the empty row not at all."
+
+
+@_checker
+def check_loss_gradient(loss_gradient: Callable[..., torch.Tensor]) -> str:
+    """Check ``loss_gradient(logits, labels)`` of lesson 05."""
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(9))
+    labels = torch.tensor([[-100, 2, 0], [-100, 1, -100]])
+    scored = labels != -100
+    keep = scored.unsqueeze(-1)
+    p = logits.softmax(-1)
+    one_hot = torch.nn.functional.one_hot(labels.clamp(min=0), 4)
+    right = (p - one_hot) * keep / 3
+
+    given = logits.clone(), labels.clone()
+    answer = loss_gradient(*given)
+    if not (torch.equal(given[0], logits) and torch.equal(given[1], labels)):
+        raise WrongAnswer("Your function changes a tensor that it was given. Make a new one.")
+    if not isinstance(answer, torch.Tensor):
+        raise WrongAnswer(
+            f"Your function returns {type(answer).__name__}, not a tensor. The gradient has one "
+            "number for each logit."
+        )
+    if answer.shape != logits.shape:
+        raise WrongAnswer(
+            f"Your gradient has shape {tuple(answer.shape)}. A gradient has the shape of what it "
+            f"belongs to, the logits: {tuple(logits.shape)}."
+        )
+    if torch.allclose(answer.detach().float(), right, atol=1e-6):
+        return "(p - 1 at the label) / number of labels where scored, and exactly 0 elsewhere."
+    mistakes = [
+        (right * 3, "That is the gradient of the sum. The loss is a mean: divide by the labels."),
+        (
+            right * 3 / labels.numel(),
+            "That is divided by the number of all positions. The loss is a mean over the labelled "
+            "ones.",
+        ),
+        (
+            -right,
+            "The sign is turned round: a step against the gradient must make the label likelier.",
+        ),
+        (
+            p * keep / 3,
+            "The probabilities are there, but nothing is taken from the one at the label.",
+        ),
+        (
+            (p - one_hot * keep) / 3,
+            "The ignored positions have a gradient: the probabilities. They are not in the loss, "
+            "so theirs is 0.",
+        ),
+        (
+            (p - one_hot) / 3,
+            "The ignored positions are treated as if their label were id 0. Their gradient is 0.",
+        ),
+        (
+            (logits - one_hot) * keep / 3,
+            "That starts from the logits. The gradient starts from the probabilities: softmax "
+            "first.",
+        ),
+        (
+            (logits.softmax(1) - one_hot) * keep / 3,
+            "The softmax goes over the wrong dimension. Probabilities add up to 1 over the "
+            "vocabulary, the last dimension.",
+        ),
+    ]
+    for value, message in mistakes:
+        if torch.allclose(answer.detach().float(), value, atol=1e-6):
+            raise WrongAnswer(message)
+    row, column, entry = ((answer.detach() - right).abs() > 1e-6).nonzero()[0].tolist()
+    raise WrongAnswer(
+        f"At row {row}, position {column}, token {entry} your gradient is "
+        f"{float(answer[row, column, entry]):.4f}, and it should be "
+        f"{float(right[row, column, entry]):.4f}."
+    )
+
+
+def _number(answer: object, name: str, shape: str) -> float:
+    """Return ``answer`` as a float if it is one number."""
+    if answer is None:
+        raise WrongAnswer("Your function returns None: has it a `return`?")
+    if isinstance(answer, torch.Tensor) and answer.numel() != 1:
+        raise WrongAnswer(
+            f"Your function returns a tensor of shape {tuple(answer.shape)}. Return {name}: "
+            f"{shape}."
+        )
+    return float(answer)  # type: ignore[arg-type]
+
+
+def _named_or_wrong(answer: float, right: float, mistakes: dict[float, str]) -> None:
+    """Raise unless ``answer`` is right, and name the mistake if it is one of ``mistakes``."""
+    if math.isclose(answer, right, abs_tol=1e-4):
+        return
+    for value, message in mistakes.items():
+        if math.isclose(answer, value, abs_tol=1e-4):
+            raise WrongAnswer(message)
+    raise WrongAnswer(f"Your function returns {answer:.4f}, and the loss is {right:.4f}.")

@@ -79,19 +79,17 @@ def mask_tokens(
     """Apply ``policy`` to a batch of token ids.
 
     Every position is selected on its own with probability ``policy.select``, so a short text
-    often has no label at all: at the default rate, 5 tokens have none in 0.85^5 = 44 % of the
-    draws. Call this again for each epoch to get new masks (dynamic masking), or once, with a
-    seeded generator, for an evaluation that can be repeated.
+    often has no label at all: n tokens have none with probability ``(1 - select) ** n``. Call
+    this again for each epoch to get new masks (dynamic masking), or once, with a seeded
+    generator, for an evaluation that can be repeated.
 
     Never selected: the tokenizer's special tokens, padding among them. They are found by their
-    id, so a ``[UNK]``, or a ``[MASK]`` that stood in the text, is protected too. Random
-    replacements are drawn evenly from all other tokens; one in many thousands happens to be the
-    token that it replaces.
+    id, so a ``[UNK]``, or a ``[MASK]`` that stood in the text, is protected too. A random token
+    is drawn evenly from all that are not special; by chance it can be the one that it replaces.
 
     With ``policy.whole_word``, words are selected at the rate ``select`` and every piece of a
     selected word is scored. What replaces a piece is still drawn for each piece on its own, as
-    in BERT's own code: training is the same, only the selection differs. A word with a protected
-    piece is not selected.
+    in BERT's own code: only the selection differs. A word with a protected piece is not selected.
 
     Args:
         input_ids: token ids, int64, (length,) or (batch, length).
@@ -134,9 +132,14 @@ def mask_tokens(
     vocabulary, special ones included, and has no 80/10/10 for whole words.
     """
     mask_token_id = require_mask_token(tokenizer)
+    if not isinstance(policy, MaskingPolicy):
+        raise TypeError(
+            f"policy must be a MaskingPolicy, but is a {type(policy).__name__}: "
+            "from a rate, use MaskingPolicy(select=0.15)."
+        )
     require_ids("input_ids", input_ids)
     _check_generator(generator, input_ids)
-    _check_range(input_ids, len(tokenizer))
+    _check_input(input_ids, len(tokenizer))
     words = _check_words(word_ids, input_ids, policy.whole_word)
 
     is_special = torch.zeros(len(tokenizer), dtype=torch.bool, device=input_ids.device)
@@ -194,7 +197,7 @@ def _select_words(
     return chosen[word]
 
 
-def _check_range(input_ids: torch.Tensor, vocab_size: int) -> None:
+def _check_input(input_ids: torch.Tensor, vocab_size: int) -> None:
     if input_ids.dim() not in (1, 2):
         raise ValueError(
             "input_ids must have the shape (length,) or (batch, length), "

@@ -30,8 +30,10 @@ def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
     Raises:
         FileNotFoundError: a file of the embedded model is missing.
         ValueError: a file of the embedded model is not the one that was shipped, or the
-            checkpoint has no MLM head (transformers would give it a random one).
-        OSError: the checkpoint cannot be found here, and transformers is offline.
+            checkpoint has no MLM head (transformers would give it a random one), or its weights
+            cannot be read.
+        OSError: the checkpoint cannot be found here, and transformers is offline; or the folder
+            holds none.
 
     Example:
         >>> model, tokenizer = load_tutor()
@@ -47,27 +49,36 @@ def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
         verify_files(TUTOR_FOLDER)
     with _quiet():
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-        offline = os.path.isdir(chosen)
+        local = os.path.isdir(chosen)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(chosen, local_files_only=offline)
             model, loaded = AutoModelForMaskedLM.from_pretrained(
                 chosen,
                 dtype=torch.float32,
-                local_files_only=offline,
+                local_files_only=local,
                 output_loading_info=True,
                 use_safetensors=True,
             )
+            tokenizer = AutoTokenizer.from_pretrained(chosen, local_files_only=local)
         except OSError as error:
             raise OSError(_why_not_found(chosen)) from error
+        except SafetensorError as error:
+            raise ValueError(f"the weights of {chosen!r} cannot be read: {error}") from error
         except ValueError as error:
-            if "Unrecognized configuration class" not in str(error):
-                raise
-            raise ValueError(
-                f"{chosen!r} is not a masked language model: AutoModelForMaskedLM has no class "
-                "for its configuration. Give a checkpoint such as 'bert-base-uncased'."
-            ) from error
+            if "Unrecognized configuration class" in str(error):
+                raise ValueError(
+                    f"{chosen!r} is not a masked language model: AutoModelForMaskedLM has no "
+                    "class for its configuration. Give a checkpoint such as 'bert-base-uncased'."
+                ) from error
+            if local:
+                raise OSError(_why_not_found(chosen)) from error
+            raise
+    files = tokenizer.vocab_files_names.values()
+    if local and not any(pathlib.Path(chosen, file).is_file() for file in files):
+        # Without them transformers 5 returns a tokenizer of five special tokens, silently.
+        raise OSError(_why_not_found(chosen))
     missing = sorted(loaded["missing_keys"])
     if missing:
         raise ValueError(

@@ -2,8 +2,12 @@
 
 import base64
 import dataclasses
+import datetime
 import html
 import io
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlmtutor.show import COLOURS
@@ -45,7 +49,7 @@ class Figure:
             f'<figure style="margin:8px 0;"><img alt="{html.escape(self.alt)}" '
             f'style="max-width:100%;width:720px;background:#fff;" '
             f'src="data:image/png;base64,{data}"/>'
-            f'<figcaption>{html.escape(self.caption)}</figcaption></figure>'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
         )
 
 
@@ -92,4 +96,199 @@ def finish(canvas: Any, *, alt: str, caption: str) -> Figure:
     return Figure(buffer.getvalue(), alt, caption)
 
 
-__all__ = ["COLOURS", "Figure", "figure", "finish"]
+def shares_against_rule(counts: Mapping[str, Sequence[int]], rule: Mapping[str, float]) -> Figure:
+    """Draw counted shares, less the share that a rule states, with 99.9 % intervals.
+
+    Args:
+        counts: for each masker, how many tokens ended in each of the ways that ``rule`` names,
+            in its order. The first masker is drawn as right, the others as wrong.
+        rule: the share of each way, between 0 and 1.
+
+    Returns:
+        One line a way: where a bar crosses zero, the masker agrees with the rule.
+
+    Raises:
+        ValueError: a masker has not one count for each way.
+
+    Example:
+        >>> shares_against_rule({"mine": [86, 14]}, {"untouched": 0.85, "selected": 0.15}).alt
+        'Share less the rule, in percentage points. mine: untouched +1.0, selected -1.0.'
+    """
+    for masker, count in counts.items():
+        if len(count) != len(rule):
+            raise ValueError(
+                f"{masker!r} must have {len(rule)} counts, one for each of "
+                f"{', '.join(rule)}, but has {len(count)}."
+            )
+    canvas, axes = figure()
+    axes.axvline(0, color=COLOURS["ignored"], linewidth=1)
+    words = []
+    for number, (masker, count) in enumerate(counts.items()):
+        colour, marker = (COLOURS["wrong"], "s") if number else (COLOURS["right"], "o")
+        gaps = []
+        for row, (part, share) in enumerate(zip(count, rule.values(), strict=True)):
+            found = part / sum(count)
+            bar = 3.29 * math.sqrt(found * (1 - found) / sum(count))
+            gaps.append(round(100 * (found - share), 1) + 0.0)  # + 0.0: no "-0.0"
+            place = row + 0.3 * number - 0.15 * (len(counts) - 1)
+            axes.errorbar(
+                100 * (found - share), place, xerr=100 * bar, fmt=marker, color=colour, capsize=4
+            )
+        axes.annotate(
+            masker,
+            (100 * (found - share + bar), place),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+        )
+        said = (f"{name} {gap:+.1f}" for name, gap in zip(rule, gaps, strict=True))
+        words.append(f"{masker}: {', '.join(said)}")
+    ticks = [f"{name} ({100 * share:g} %)" for name, share in rule.items()]
+    axes.set_yticks(range(len(rule)), ticks)
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.set_xlabel("share of the tokens less the rule (percentage points)")
+    return finish(
+        canvas,
+        alt="Share less the rule, in percentage points. " + "; ".join(words) + ".",
+        caption="How far each share is from the rule, in percentage points of all ordinary "
+        "tokens. Where a bar crosses zero, the masker agrees with the rule.",
+    )
+
+
+def gradients(
+    tokens: Sequence[str],
+    labels: Sequence[int],
+    at_logits: Sequence[float],
+    at_inputs: Sequence[float],
+) -> Figure:
+    """Draw the size of two gradients of the loss at each position of one sentence.
+
+    Args:
+        tokens: the token at each position.
+        labels: the label at each position, -100 where it is ignored.
+        at_logits: the norm of d loss / d logits at each position.
+        at_inputs: the norm of d loss / d input embedding at each position.
+
+    Returns:
+        Two rows of bars over the tokens; where a gradient is exactly 0 there stands a 0.
+
+    Raises:
+        ValueError: the four do not have the same length.
+
+    Example:
+        >>> tokens, labels = ["a", "[MASK]", "[PAD]"], [-100, 7, -100]
+        >>> gradients(tokens, labels, [0, 0.5, 0], [0.1, 0.9, 0]).alt.split(". ")[1:]
+        ['Gradient at the logits: not 0 at [MASK]', 'Gradient at the input: not 0 at a, [MASK].']
+    """
+    lengths = [len(tokens), len(labels), len(at_logits), len(at_inputs)]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"tokens, labels, at_logits and at_inputs have {lengths} entries: give one of each "
+            "for every position of one sentence."
+        )
+    canvas, panels = figure(2, 1, sharex=True)
+    colours = [COLOURS["ignored" if label == -100 else "scored"] for label in labels]
+    names = {"at the logits": at_logits, "at the input": at_inputs}
+    words = []
+    for axes, (name, sizes) in zip(panels, names.items(), strict=True):
+        axes.bar(range(len(tokens)), sizes, color=colours)
+        for position, size in enumerate(sizes):
+            if size == 0:
+                axes.text(position, 0, "0", ha="center", va="bottom", color=colours[position])
+        axes.set_title(f"gradient {name}", loc="left")
+        axes.set_ylabel("norm")
+        reached = [token for token, size in zip(tokens, sizes, strict=True) if size]
+        words.append(f"Gradient {name}: not 0 at {', '.join(reached) or 'any position'}.")
+    ticks = [f"{token}\n{label}" for token, label in zip(tokens, labels, strict=True)]
+    panels[-1].set_xticks(range(len(tokens)), ticks)
+    for tick, colour in zip(panels[-1].get_xticklabels(), colours, strict=True):
+        tick.set_color(colour)
+    panels[-1].set_xlabel("token and its label")
+    return finish(
+        canvas,
+        alt="Bars over the tokens of one sentence. " + " ".join(words),
+        caption="How large the gradient of the loss is at each position. Blue: scored. Grey: the "
+        "label is -100.",
+    )
+
+
+def timeline(
+    dates: Sequence[str], names: Sequence[str], rows: Mapping[str, Sequence[str]]
+) -> Figure:
+    """Draw what was true when: one bar for each stretch of dates in which a word stays the same.
+
+    Args:
+        dates: the dates, as ``2020-01-31``, ascending.
+        names: what each date is called; shown where a word changes.
+        rows: for each row its words, one for each date. ``accepted`` and ``warning`` are drawn
+            in the colour of what is right, words that end in ``Error`` in that of what is wrong,
+            ``dropped`` in grey.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: the numbers of dates, names and words differ.
+
+    Example:
+        >>> days = ["2020-01-01", "2021-01-01", "2022-01-01"]
+        >>> timeline(days, ["1.0", "2.0", "3.0"], {"answer": ["no", "yes", "yes"]}).alt
+        'Bars over time. answer: no from 1.0, yes from 2.0.'
+    """
+    sizes = [len(dates), len(names), *(len(words) for words in rows.values())]
+    if len(set(sizes)) != 1:
+        raise ValueError(
+            f"dates, names and the words of each row have {sizes} entries: give one for each date."
+        )
+    days = [datetime.date.fromisoformat(date) for date in dates]
+    length = (days[-1] - days[0]).days
+    canvas, axes = figure()
+    told, changes = [], {}
+    for row, (title, words) in enumerate(rows.items()):
+        starts = [i for i, word in enumerate(words) if i == 0 or word != words[i - 1]]
+        told.append(f"{title}: " + ", ".join(f"{words[i]} from {names[i]}" for i in starts) + ".")
+        for start, end in itertools.pairwise([*starts, len(days) - 1]):
+            word, width = words[start], (days[end] - days[start]).days
+            colour, text = _word_colours(word)
+            axes.barh(row, width, left=days[start], height=0.5, color=colour, edgecolor="white",
+                      hatch="///" if word == "warning" else None)  # fmt: skip
+            fits = width / length > 0.018 * len(word)
+            axes.text(
+                days[start] + datetime.timedelta(width / 2),
+                row if fits else row - 0.3,
+                word,
+                ha="center",
+                va="center" if fits else "bottom",
+                fontsize=10,
+                color=text if fits else "black",
+            )
+            if start:
+                changes[days[start]] = names[start]
+    for level, (day, name) in enumerate(sorted(changes.items())):
+        axes.axvline(day, color="#6B7280", linewidth=0.8, linestyle=":", zorder=0)
+        axes.text(day, -0.95 + 0.27 * (level % 2), name, ha="center", va="bottom", fontsize=10)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.5, -1.2)
+    axes.set_xlabel("day of the release")
+    return finish(
+        canvas,
+        alt="Bars over time. " + " ".join(told),
+        caption="Releases at the top, where something changes. Green: taken. Vermilion: an error. "
+        "Grey: taken and never used.",
+    )
+
+
+def _word_colours(word: str) -> tuple[str, str]:
+    """Return the colour of a bar of :func:`timeline` and that of the text on it."""
+    if word in ("accepted", "warning"):
+        return COLOURS["right"], "white"
+    if word.endswith("Error"):
+        return COLOURS["wrong"], "black"
+    if word == "dropped":
+        return COLOURS["ignored"], "white"
+    return "#DBEAFE", "black"
+
+
+__all__ = ["COLOURS", "Figure", "figure", "finish", "gradients", "shares_against_rule", "timeline"]

@@ -34,7 +34,10 @@ STYLES = {
     "strong": "font-weight:bold;",
     "error": f"background:{COLOURS['wrong']};color:#000;font-weight:bold;",
 }
-CELL = "padding:3px 7px;text-align:center;white-space:nowrap;border:0;"
+CELL = (
+    "padding:3px 7px;text-align:center;white-space:nowrap;border:0;border-radius:3px;"
+    "font-weight:normal;"
+)
 HEADER = "padding:3px 10px 3px 0;text-align:right;white-space:nowrap;border:0;font-weight:normal;"
 
 

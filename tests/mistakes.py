@@ -139,3 +139,755 @@ def _(model, tokenizer, sentence, word):
 @mistake(SURPRISE, "another word", "Your function returns")
 def _(model, tokenizer, sentence, word):
     return _surprise(model, tokenizer, sentence, "the")[0]
+
+
+# Lesson 04, exercise 1: loss_without_ignore_index(logits, labels, ignored)
+
+WITHOUT_IGNORE_INDEX = "check_loss_without_ignore_index"
+
+
+def _token_loss(logits, labels):
+    return -logits.log_softmax(-1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "ignored rows scored as token 0", "as if their label were 0")
+def _(logits, labels, ignored):
+    return _token_loss(logits, labels).mean()
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "a fixed -100", "ignores a fixed number")
+def _(logits, labels, ignored):
+    return _token_loss(logits, labels)[labels != -100].mean()
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "labels above 0", "A row with the label 0 is left out")
+def _(logits, labels, ignored):
+    return _token_loss(logits, labels)[labels > 0].mean()
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "divided by all rows", "you divide by 5, and 3 rows are left")
+def _(logits, labels, ignored):
+    return (_token_loss(logits, labels) * (labels != ignored)).mean()
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "sum", "That is the sum")
+def _(logits, labels, ignored):
+    return _token_loss(logits, labels)[labels != ignored].sum()
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "sign", "The sign is wrong")
+def _(logits, labels, ignored):
+    return -_token_loss(logits, labels)[labels != ignored].mean()
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "no log-softmax", "take the logits as they are")
+def _(logits, labels, ignored):
+    kept = labels != ignored
+    return -logits[kept].gather(1, labels[kept].unsqueeze(1)).mean()
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "class removed", "removed from the softmax too")
+def _(logits, labels, ignored):
+    if ignored >= 0:
+        logits = logits.index_fill(1, torch.tensor([ignored]), -math.inf)
+    kept = labels != ignored
+    return torch.nn.functional.cross_entropy(logits[kept], labels[kept])
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "not reduced", "returns 3 values")
+def _(logits, labels, ignored):
+    return _token_loss(logits, labels)[labels != ignored]
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "in place", "changes a tensor that it was given")
+def _(logits, labels, ignored):
+    kept = labels != ignored
+    labels[~kept] = 0
+    return _token_loss(logits, labels)[kept].mean()
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "no return", "returns None")
+def _(logits, labels, ignored):
+    _token_loss(logits, labels)[labels != ignored].mean()
+
+
+@mistake(WITHOUT_IGNORE_INDEX, "the rows that are ignored", "with ignored = -100, and it should")
+def _(logits, labels, ignored):
+    return _token_loss(logits, labels)[labels == ignored].mean()
+
+
+# Lesson 04, exercise 2: labels_from_positions(length, positions, ids, weights)
+
+FROM_POSITIONS = "check_labels_from_positions"
+
+
+def _write(length, positions, ids, used, ignored=-100):
+    labels = torch.full((length,), ignored)
+    labels[positions[used]] = ids[used]
+    return labels
+
+
+@mistake(FROM_POSITIONS, "unused places written", "Position 0 has the label 0")
+def _(length, positions, ids, weights):
+    labels = torch.full((length,), -100)
+    for position, token in zip(positions.tolist(), ids.tolist(), strict=True):
+        labels[position] = token
+    return labels
+
+
+@mistake(FROM_POSITIONS, "zero for ignored", "The other positions hold 0")
+def _(length, positions, ids, weights):
+    return _write(length, positions, ids, weights > 0, ignored=0)
+
+
+@mistake(FROM_POSITIONS, "minus one for ignored", "is -1, and it should be -100")
+def _(length, positions, ids, weights):
+    return _write(length, positions, ids, weights > 0, ignored=-1)
+
+
+@mistake(FROM_POSITIONS, "shifted", "shifted by one")
+def _(length, positions, ids, weights):
+    return _write(length, positions - 1, ids, weights > 0)
+
+
+@mistake(FROM_POSITIONS, "positions as labels", "Your labels hold positions")
+def _(length, positions, ids, weights):
+    return _write(length, positions, positions, weights > 0)
+
+
+@mistake(FROM_POSITIONS, "ids above 0", "The answer with id 0 at position 3 is lost")
+def _(length, positions, ids, weights):
+    return _write(length, positions, ids, ids > 0)
+
+
+@mistake(FROM_POSITIONS, "positions above 0", "The answer at position 0 is lost")
+def _(length, positions, ids, weights):
+    return _write(length, positions, ids, positions > 0)
+
+
+@mistake(FROM_POSITIONS, "the first place alone", "Not all used places are written: position 5")
+def _(length, positions, ids, weights):
+    return _write(length, positions[:1], ids[:1], weights[:1] > 0)
+
+
+@mistake(FROM_POSITIONS, "times the weights", "dtype torch.float32")
+def _(length, positions, ids, weights):
+    labels = torch.full((length,), -100.0)
+    labels[positions] = ids * weights
+    return labels
+
+
+@mistake(FROM_POSITIONS, "a label for each place", "one label for each position")
+def _(length, positions, ids, weights):
+    return ids.masked_fill(weights == 0, -100)
+
+
+@mistake(FROM_POSITIONS, "in place", "changes the positions or the ids")
+def _(length, positions, ids, weights):
+    ids[weights == 0] = -100
+    return _write(length, positions, ids, weights > 0)
+
+
+# Lesson 02, exercise 1: pad_rows(rows, pad_token_id)
+
+PAD_ROWS = "check_pad_rows"
+
+
+def _pad_rows(rows, pad_token_id, columns=None):
+    columns = columns or max(len(row) for row in rows)
+    ids = [(list(row) + [pad_token_id] * columns)[:columns] for row in rows]
+    mask = [([1] * len(row) + [0] * columns)[:columns] for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+@mistake(PAD_ROWS, "mask inverted", "attention_mask is the wrong way round")
+def _(rows, pad_token_id):
+    ids, mask = _pad_rows(rows, pad_token_id)
+    return ids, 1 - mask
+
+
+@mistake(PAD_ROWS, "mask of ones", "attention_mask is 1 everywhere")
+def _(rows, pad_token_id):
+    ids, mask = _pad_rows(rows, pad_token_id)
+    return ids, torch.ones_like(mask)
+
+
+@mistake(PAD_ROWS, "zero for padding", "The padding holds 0")
+def _(rows, pad_token_id):
+    return _pad_rows(rows, 0)
+
+
+@mistake(PAD_ROWS, "-100 for padding", "The padding holds -100")
+def _(rows, pad_token_id):
+    return _pad_rows(rows, -100)
+
+
+@mistake(PAD_ROWS, "padded on the left", "at the right edge")
+def _(rows, pad_token_id):
+    ids, mask = _pad_rows([row[::-1] for row in rows], pad_token_id)
+    return ids.flip(-1), mask.flip(-1)
+
+
+@mistake(PAD_ROWS, "cut to the shortest row", "input_ids has shape (2, 3), not (2, 5)")
+def _(rows, pad_token_id):
+    return _pad_rows(rows, pad_token_id, min(len(row) for row in rows))
+
+
+@mistake(PAD_ROWS, "as long as the model allows", "input_ids has shape (2, 512), not (2, 5)")
+def _(rows, pad_token_id):
+    return _pad_rows(rows, pad_token_id, 512)
+
+
+@mistake(PAD_ROWS, "lists", "input_ids is a list")
+def _(rows, pad_token_id):
+    ids, mask = _pad_rows(rows, pad_token_id)
+    return ids.tolist(), mask.tolist()
+
+
+@mistake(PAD_ROWS, "ids alone", "Your function returns Tensor")
+def _(rows, pad_token_id):
+    return _pad_rows(rows, pad_token_id)[0]
+
+
+@mistake(PAD_ROWS, "mask of floats", "attention_mask has dtype torch.float32")
+def _(rows, pad_token_id):
+    ids, mask = _pad_rows(rows, pad_token_id)
+    return ids, mask.float()
+
+
+@mistake(PAD_ROWS, "exchanged", "The two tensors are exchanged")
+def _(rows, pad_token_id):
+    ids, mask = _pad_rows(rows, pad_token_id)
+    return mask, ids
+
+
+@mistake(PAD_ROWS, "rows grow in place", "changes the lists")
+def _(rows, pad_token_id):
+    padded = _pad_rows(rows, pad_token_id)
+    for row in rows:
+        row += [pad_token_id] * (padded[0].shape[1] - len(row))
+    return padded
+
+
+@mistake(PAD_ROWS, "special tokens not read", "attention_mask at row 0, position 0 is 0")
+def _(rows, pad_token_id):
+    ids, mask = _pad_rows(rows, pad_token_id)
+    return ids, mask * (ids != 101) * (ids != 102)
+
+
+# Lesson 02, exercise 2: mask_word(tokenizer, sentence, word)
+
+MASK_WORD = "check_mask_word"
+
+
+def _mask_word(tokenizer, sentence, word):
+    encoded = tokenizer(sentence, return_offsets_mapping=True, return_tensors="pt")
+    first, last = encoded["offset_mapping"].unbind(-1)
+    start = sentence.index(word)
+    return encoded["input_ids"], (first >= start) & (last <= start + len(word)) & (first < last)
+
+
+def _masked(tokenizer, ids, inside):
+    return ids.masked_fill(inside, tokenizer.mask_token_id)
+
+
+@mistake(MASK_WORD, "one mask for a word", "input_ids has shape (1, 8), not (1, 9)")
+def _(tokenizer, sentence, word):
+    masked = sentence.replace(word, tokenizer.mask_token)
+    ids = tokenizer(masked, return_tensors="pt")["input_ids"]
+    label = tokenizer.convert_tokens_to_ids(word)
+    return ids, torch.where(ids == tokenizer.mask_token_id, label, -100)
+
+
+@mistake(MASK_WORD, "the id of [UNK]", "the id of [UNK]")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    label = tokenizer.convert_tokens_to_ids(word)
+    return _masked(tokenizer, ids, inside), torch.where(inside, label, -100)
+
+
+@mistake(MASK_WORD, "the id of [MASK]", "103, the id of [MASK]")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    masked = _masked(tokenizer, ids, inside)
+    return masked, masked.masked_fill(~inside, -100)
+
+
+@mistake(MASK_WORD, "everything labelled", "every position is scored")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    return _masked(tokenizer, ids, inside), ids
+
+
+@mistake(MASK_WORD, "inverted", "wrong way round")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    return _masked(tokenizer, ids, inside), ids.masked_fill(inside, -100)
+
+
+@mistake(MASK_WORD, "wherever the ids occur", "'snow' at position 1")
+def _(tokenizer, sentence, word):
+    ids, _ = _mask_word(tokenizer, sentence, word)
+    pieces = tokenizer(word, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    inside = torch.isin(ids, pieces)
+    return _masked(tokenizer, ids, inside), ids.masked_fill(~inside, -100)
+
+
+@mistake(MASK_WORD, "the first piece alone", "can still read ##man")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    inside &= inside.cumsum(-1) == 1
+    return _masked(tokenizer, ids, inside), ids.masked_fill(~inside, -100)
+
+
+@mistake(MASK_WORD, "nothing hidden", "Nothing is hidden")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    return ids, ids.masked_fill(~inside, -100)
+
+
+@mistake(MASK_WORD, "special tokens hidden", "'[CLS]' at position 0")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    inside = inside | (ids == 101) | (ids == 102)
+    return _masked(tokenizer, ids, inside), ids.masked_fill(~inside, -100)
+
+
+@mistake(MASK_WORD, "no special tokens", "input_ids has shape (1, 7), not (1, 9)")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    return _masked(tokenizer, ids, inside)[:, 1:-1], ids.masked_fill(~inside, -100)[:, 1:-1]
+
+
+@mistake(MASK_WORD, "no batch dimension", "input_ids has shape (9,), not (1, 9)")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    return _masked(tokenizer, ids, inside)[0], ids.masked_fill(~inside, -100)[0]
+
+
+@mistake(MASK_WORD, "zero for ignored", "the label at position 0 is 0")
+def _(tokenizer, sentence, word):
+    ids, inside = _mask_word(tokenizer, sentence, word)
+    return _masked(tokenizer, ids, inside), ids.masked_fill(~inside, 0)
+
+
+# Lesson 03, exercise 1: corrupt(input_ids, selected, mask_id, vocab_size, mask, random)
+
+CORRUPT = "check_corrupt"
+
+
+def _corrupt(ids, selected, mask_id, vocab_size, mask, random, draw=None, random_ids=None):
+    draw = torch.rand(ids.shape) if draw is None else draw
+    random_ids = torch.randint(vocab_size, ids.shape) if random_ids is None else random_ids
+    changed = torch.where(selected & (draw < mask + random), random_ids, ids)
+    corrupted = torch.where(selected & (draw < mask), mask_id, changed)
+    return corrupted, torch.where(selected, ids, -100)
+
+
+@mistake(CORRUPT, "in place", "changes a tensor that it was given")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    labels = torch.where(selected, input_ids, -100)
+    input_ids[selected & (torch.rand(input_ids.shape) < mask)] = mask_id
+    return input_ids, labels
+
+
+@mistake(CORRUPT, "labels from the finished ids", "Your labels hold what the model sees")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    corrupted, _ = _corrupt(input_ids, selected, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(selected, corrupted, -100)
+
+
+@mistake(CORRUPT, "labels at [MASK] alone", "Only positions that hold [MASK] have a label")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    corrupted, _ = _corrupt(input_ids, selected, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(corrupted == mask_id, input_ids, -100)
+
+
+@mistake(CORRUPT, "inverted labels", "the wrong way round")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    corrupted, _ = _corrupt(input_ids, selected, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(selected, -100, input_ids)
+
+
+@mistake(CORRUPT, "everything labelled", "Every position has a label")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    corrupted, _ = _corrupt(input_ids, selected, mask_id, vocab_size, mask, random)
+    return corrupted, input_ids.clone()
+
+
+@mistake(CORRUPT, "minus one for ignored", "and it should be -100")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    corrupted, _ = _corrupt(input_ids, selected, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(selected, input_ids, -1)
+
+
+@mistake(CORRUPT, "ids alone", "Return two tensors")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return _corrupt(input_ids, selected, mask_id, vocab_size, mask, random)[0]
+
+
+@mistake(CORRUPT, "unselected tokens too", "replaces tokens that were not selected")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    everywhere = torch.ones_like(selected)
+    corrupted, _ = _corrupt(input_ids, everywhere, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(selected, input_ids, -100)
+
+
+@mistake(CORRUPT, "never true", "no selected token is masked")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    draw = torch.rand(input_ids.shape)
+    corrupted = torch.where(selected & (draw < draw * mask), mask_id, input_ids)
+    return corrupted, torch.where(selected, input_ids, -100)
+
+
+@mistake(CORRUPT, "always masked", "no selected token is left unmasked")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return _corrupt(input_ids, selected, mask_id, vocab_size, 1.0, 0.0)
+
+
+@mistake(CORRUPT, "one draw for each row", "All tokens of a row get the same replacement")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    draw = torch.rand(len(input_ids), 1)
+    return _corrupt(input_ids, selected, mask_id, vocab_size, mask, random, draw)
+
+
+@mistake(CORRUPT, "share of all tokens", "of the selected tokens became [MASK], and it should be")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return _corrupt(input_ids, selected, mask_id, vocab_size, mask * 0.15, random * 0.15)
+
+
+@mistake(CORRUPT, "a coin of 0.1", "`random` of the rest")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return _corrupt(input_ids, selected, mask_id, vocab_size, mask, random * (1 - mask))
+
+
+@mistake(CORRUPT, "a coin of 0.5", "half of the rest, whatever `random` is")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return _corrupt(input_ids, selected, mask_id, vocab_size, mask, (1 - mask) / 2)
+
+
+@mistake(CORRUPT, "nothing kept", "every selected token that is not [MASK]")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return _corrupt(input_ids, selected, mask_id, vocab_size, mask, 1 - mask)
+
+
+@mistake(CORRUPT, "nothing random", "0.0% of the selected tokens became random ones")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return _corrupt(input_ids, selected, mask_id, vocab_size, mask, 0.0)
+
+
+@mistake(CORRUPT, "one random token for all", "Draw a random id for each position")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    one = torch.randint(vocab_size, ())
+    return _corrupt(input_ids, selected, mask_id, vocab_size, mask, random, random_ids=one)
+
+
+# Lesson 03, exercise 2: chance_of_no_label(input_ids, special_ids, select)
+
+CHANCE = "check_chance_of_no_label"
+
+
+def _free(input_ids, special_ids):
+    return (~torch.isin(input_ids, torch.tensor(special_ids))).sum(dim=1)
+
+
+@mistake(CHANCE, "every position", "You count all positions")
+def _(input_ids, special_ids, select=0.15):
+    return torch.full((len(input_ids),), (1 - select) ** input_ids.shape[1])
+
+
+@mistake(CHANCE, "only padding left out", "You count [CLS] and [SEP]")
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** (input_ids != 0).sum(dim=1)
+
+
+@mistake(CHANCE, "special tokens counted", "You count the special tokens")
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** torch.isin(input_ids, torch.tensor(special_ids)).sum(dim=1)
+
+
+@mistake(CHANCE, "all selected", "that every token is selected")
+def _(input_ids, special_ids, select=0.15):
+    return select ** _free(input_ids, special_ids)
+
+
+@mistake(CHANCE, "at least one", "at least one label")
+def _(input_ids, special_ids, select=0.15):
+    return 1 - (1 - select) ** _free(input_ids, special_ids)
+
+
+@mistake(CHANCE, "0.85 always", "does not change with `select`")
+def _(input_ids, special_ids, select=0.15):
+    return 0.85 ** _free(input_ids, special_ids)
+
+
+@mistake(CHANCE, "multiplied", "raise 1 - select to a power")
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) * _free(input_ids, special_ids)
+
+
+@mistake(CHANCE, "expected number", "the expected number of labels")
+def _(input_ids, special_ids, select=0.15):
+    return select * _free(input_ids, special_ids)
+
+
+@mistake(CHANCE, "a count", "one step is missing")
+def _(input_ids, special_ids, select=0.15):
+    return _free(input_ids, special_ids)
+
+
+@mistake(CHANCE, "over the batch", "one probability for each row")
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** _free(input_ids, special_ids).sum()
+
+
+@mistake(CHANCE, "a number", "Your function returns float")
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** 5
+
+
+@mistake(CHANCE, "one token too few", "tokens that can be selected at the rate 0.3")
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** (_free(input_ids, special_ids) - 1)
+
+
+# Lesson 05, exercise 1: loss_by_hand(logits, labels)
+
+BY_HAND = "check_loss_by_hand"
+
+
+def _nll(logits, labels):
+    log_p = logits.log_softmax(-1)
+    return -log_p.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+
+
+@mistake(BY_HAND, "sum", "That is the sum over the labelled positions")
+def _(logits, labels):
+    return _nll(logits, labels)[labels != -100].sum()
+
+
+@mistake(BY_HAND, "zeros in the mean", "divided by the number of all positions")
+def _(logits, labels):
+    return (_nll(logits, labels) * (labels != -100)).mean()
+
+
+@mistake(BY_HAND, "ignored positions scored", "as if their label were id 0")
+def _(logits, labels):
+    return _nll(logits, labels).mean()
+
+
+@mistake(BY_HAND, "no minus", "That is the mean of log p")
+def _(logits, labels):
+    return -_nll(logits, labels)[labels != -100].mean()
+
+
+@mistake(BY_HAND, "mean of row means", "the mean of the means of the rows")
+def _(logits, labels):
+    scored = labels != -100
+    return ((_nll(logits, labels) * scored).sum(1) / scored.sum(1)).mean()
+
+
+@mistake(BY_HAND, "label 0 dropped", "drops a label of 0")
+def _(logits, labels):
+    return _nll(logits, labels)[labels > 0].mean()
+
+
+@mistake(BY_HAND, "shifted as in a causal model", "the position before")
+def _(logits, labels):
+    labels = labels[:, 1:]
+    return _nll(logits[:, :-1], labels)[labels != -100].mean()
+
+
+@mistake(BY_HAND, "no logarithm", "the logarithm is missing")
+def _(logits, labels):
+    return -(-_nll(logits, labels)).exp()[labels != -100].mean()
+
+
+@mistake(BY_HAND, "no softmax", "the softmax is missing")
+def _(logits, labels):
+    scored = labels != -100
+    return -logits[scored].gather(1, labels[scored].unsqueeze(1)).mean()
+
+
+@mistake(BY_HAND, "softmax over positions", "over the wrong dimension")
+def _(logits, labels):
+    log_p = logits.log_softmax(1)
+    scored = labels != -100
+    return -log_p[scored].gather(1, labels[scored].unsqueeze(1)).mean()
+
+
+@mistake(BY_HAND, "log of softmax", "a probability became 0 before its logarithm")
+def _(logits, labels):
+    scored = labels != -100
+    p = logits[scored].softmax(-1)
+    return -p.gather(1, labels[scored].unsqueeze(1)).log().mean()
+
+
+@mistake(BY_HAND, "one loss a position", "returns a tensor of shape (4,)")
+def _(logits, labels):
+    return _nll(logits, labels)[labels != -100]
+
+
+@mistake(BY_HAND, "in place", "changes a tensor that it was given")
+def _(logits, labels):
+    scored = labels != -100
+    labels[~scored] = 0
+    return _nll(logits, labels)[scored].mean()
+
+
+@mistake(BY_HAND, "no return", "returns None")
+def _(logits, labels):
+    _nll(logits, labels)[labels != -100].mean()
+
+
+@mistake(BY_HAND, "bits", "Your function returns")
+def _(logits, labels):
+    return _nll(logits, labels)[labels != -100].mean() / math.log(2)
+
+
+# Lesson 05, exercise 2: combine_row_means(row_means, labels)
+
+ROWS = "check_combine_row_means"
+
+
+@mistake(ROWS, "mean of the rows that have one", "each with the same weight")
+def _(row_means, labels):
+    return row_means.nanmean()
+
+
+@mistake(ROWS, "nan as 0", "divided by 3, the number of rows. A row counts")
+def _(row_means, labels):
+    return row_means.nan_to_num().mean()
+
+
+@mistake(ROWS, "nan kept", "Your function returns nan")
+def _(row_means, labels):
+    counts = (labels != -100).sum(1)
+    return (row_means * counts).sum() / counts.sum()
+
+
+@mistake(ROWS, "sum of the means", "That is the sum of the means")
+def _(row_means, labels):
+    return row_means.nansum()
+
+
+@mistake(ROWS, "sum of the losses", "That is the sum of all losses. Divide it")
+def _(row_means, labels):
+    return (row_means.nan_to_num() * (labels != -100).sum(1)).sum()
+
+
+@mistake(ROWS, "divided by the rows", "divided by 3, the number of rows. Divide it")
+def _(row_means, labels):
+    return (row_means.nan_to_num() * (labels != -100).sum(1)).sum() / len(labels)
+
+
+@mistake(ROWS, "divided by the positions", "divided by the number of positions")
+def _(row_means, labels):
+    return (row_means.nan_to_num() * (labels != -100).sum(1)).sum() / labels.numel()
+
+
+@mistake(ROWS, "inverse weights", "the wrong way round")
+def _(row_means, labels):
+    counts = (labels != -100).sum(1)
+    weights = torch.where(counts > 0, 1 / counts, 0.0)
+    return (row_means.nan_to_num() * weights).sum() / weights.sum()
+
+
+@mistake(ROWS, "counts written down", "Take the counts from the labels")
+def _(row_means, labels):
+    counts = torch.tensor([5.0, 1.0, 0.0])[: len(row_means)]
+    return (row_means.nan_to_num() * counts).sum() / counts.sum()
+
+
+@mistake(ROWS, "in place", "changes a tensor that it was given")
+def _(row_means, labels):
+    row_means *= (labels != -100).sum(1)
+    return row_means.nansum() / (labels != -100).sum()
+
+
+@mistake(ROWS, "one number a row", "returns a tensor of shape (3,)")
+def _(row_means, labels):
+    return row_means.nan_to_num() * (labels != -100).sum(1) / (labels != -100).sum()
+
+
+@mistake(ROWS, "the largest", "Your function returns 8.0000")
+def _(row_means, labels):
+    return row_means.nan_to_num().max()
+
+
+# Lesson 05, exercise 3: loss_gradient(logits, labels)
+
+GRADIENT = "check_loss_gradient"
+
+
+def _gradient(logits, labels, dim=-1, answers=1, ignored=False):
+    scored = (labels != -100).unsqueeze(-1)
+    one_hot = torch.nn.functional.one_hot(labels.clamp(min=0), logits.shape[-1])
+    gradient = logits.softmax(dim) - answers * one_hot
+    return (gradient if ignored else gradient * scored) / scored.sum()
+
+
+@mistake(GRADIENT, "of the sum", "the gradient of the sum")
+def _(logits, labels):
+    return _gradient(logits, labels) * (labels != -100).sum()
+
+
+@mistake(GRADIENT, "divided by all positions", "the number of all positions")
+def _(logits, labels):
+    return _gradient(logits, labels) * (labels != -100).sum() / labels.numel()
+
+
+@mistake(GRADIENT, "sign", "The sign is turned round")
+def _(logits, labels):
+    return -_gradient(logits, labels)
+
+
+@mistake(GRADIENT, "probabilities alone", "nothing is taken from the one at the label")
+def _(logits, labels):
+    return _gradient(logits, labels, answers=0)
+
+
+@mistake(GRADIENT, "probabilities at ignored positions", "The ignored positions have a gradient")
+def _(logits, labels):
+    gradient = logits.softmax(-1)
+    scored = labels != -100
+    gradient[scored] -= torch.nn.functional.one_hot(labels[scored], logits.shape[-1])
+    return gradient / scored.sum()
+
+
+@mistake(GRADIENT, "ignored positions as id 0", "as if their label were id 0")
+def _(logits, labels):
+    return _gradient(logits, labels, ignored=True)
+
+
+@mistake(GRADIENT, "no softmax", "That starts from the logits")
+def _(logits, labels):
+    scored = labels != -100
+    missing = (logits - logits.softmax(-1)) * scored.unsqueeze(-1)
+    return _gradient(logits, labels) + missing / scored.sum()
+
+
+@mistake(GRADIENT, "softmax over positions", "over the wrong dimension")
+def _(logits, labels):
+    return _gradient(logits, labels, dim=1)
+
+
+@mistake(GRADIENT, "scored rows alone", "A gradient has the shape of what it belongs to")
+def _(logits, labels):
+    return _gradient(logits, labels)[labels != -100]
+
+
+@mistake(GRADIENT, "a list", "returns list, not a tensor")
+def _(logits, labels):
+    return _gradient(logits, labels).tolist()
+
+
+@mistake(GRADIENT, "in place", "changes a tensor that it was given")
+def _(logits, labels):
+    logits -= logits.logsumexp(-1, keepdim=True)
+    return _gradient(logits, labels)
+
+
+@mistake(GRADIENT, "divided by the rows", "At row 0, position 1, token 0 your gradient is")
+def _(logits, labels):
+    return _gradient(logits, labels) * (labels != -100).sum() / len(labels)

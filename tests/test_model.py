@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, GPT2Config, GPT2LMHeadModel
 
 import mlmtutor.model
 from mlmtutor import load_tutor
@@ -65,6 +65,24 @@ def test_an_unknown_name_offline_says_so_and_what_works():
 def test_a_folder_without_a_checkpoint_is_named(tmp_path):
     with pytest.raises(OSError, match=r"holds no checkpoint.*config\.json"):
         load_tutor(tmp_path)
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    config = BertConfig(
+        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8,
+    )  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    with pytest.raises(OSError, match="the tokenizer's files"):
+        load_tutor(tmp_path)
+
+
+def test_unreadable_weights_of_another_checkpoint_are_named(tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ValueError, match="the weights of .*cut' cannot be read"):
+        load_tutor(folder)
 
 
 @pytest.fixture

@@ -34,3 +34,41 @@ def test_drawing_leaves_no_global_figure_behind():
 
     drawn(alt="a line", caption="It rises.")
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_shares_against_rule_say_how_far_each_is():
+    rule = {"untouched": 0.85, "selected": 0.15}
+    figure = plot.shares_against_rule({"mine": [860, 140], "other": [700, 300]}, rule)
+    assert "mine: untouched +1.0, selected -1.0" in figure.alt
+    assert "other: untouched -15.0, selected +15.0" in figure.alt
+
+
+def test_shares_against_rule_need_a_count_for_each_way():
+    with pytest.raises(ValueError, match=r"'mine' must have 2 counts.*but has 3"):
+        plot.shares_against_rule({"mine": [1, 2, 3]}, {"a": 0.5, "b": 0.5})
+
+
+def test_gradients_say_which_tokens_they_reach():
+    drawing = plot.gradients(["a", "[MASK]", "[PAD]"], [-100, 7, -100], [0, 0.5, 0], [0.1, 0.9, 0])
+    assert drawing.alt == (
+        "Bars over the tokens of one sentence. Gradient at the logits: not 0 at [MASK]. Gradient at the input: not 0 at a, [MASK]."
+    )
+    assert plot.gradients(["a"], [-100], [0], [0]).alt.count("not 0 at any position") == 2
+
+
+def test_gradients_need_one_of_each_for_every_position():
+    with pytest.raises(ValueError, match=r"have \[2, 1, 2, 2\] entries"):
+        plot.gradients(["a", "b"], [-100], [0, 0], [0, 0])
+
+
+def test_a_timeline_says_when_each_word_begins():
+    days = ["2020-01-01", "2020-06-01", "2021-01-01", "2022-01-01"]
+    rows = {"old": ["accepted", "warning", "TypeError", "dropped"], "value": ["-1", "-100"] * 2}
+    assert plot.timeline(days, ["1", "2", "3", "4"], rows).alt == (
+        "Bars over time. old: accepted from 1, warning from 2, TypeError from 3, dropped from 4. value: -1 from 1, -100 from 2, -1 from 3, -100 from 4."
+    )
+
+
+def test_a_timeline_needs_a_word_for_each_date():
+    with pytest.raises(ValueError, match=r"have \[2, 2, 1\] entries"):
+        plot.timeline(["2020-01-01", "2021-01-01"], ["1", "2"], {"old": ["accepted"]})

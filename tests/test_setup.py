@@ -110,7 +110,7 @@ def test_make_without_a_target_lists_the_targets(project):
     ("target", "command"),
     [
         ("test", "-m pytest -k show"),
-        ("lab", "--no-browser --port 9999 notebooks/00_start_here.ipynb"),
+        ("lab", "--no-browser --port 9999"),
         ("lessons", "tools/lessons.py"),
     ],
 )

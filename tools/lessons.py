@@ -162,6 +162,7 @@ def execute(notebook):
         kernel_name="python3",
         record_timing=False,
         store_widget_state=False,
+        coalesce_streams=True,  # how prints are cut into messages depends on timing
         resources={"metadata": {"path": str(NOTEBOOKS)}},
     ).execute()
 
