@@ -2,7 +2,7 @@
 #   make PYTHON=python3.12 ...   use another interpreter for the set-up
 #   make PIP_ARGS="..." ...      pass arguments to pip install
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lessons lint
+.PHONY: help setup lab test lessons bench matrix lint
 
 PYTHON ?=
 PIP_ARGS ?=
@@ -37,3 +37,9 @@ lint: setup  ## ruff (py and ipynb), ruff format, mypy, codespell
 	$(py) -m ruff format --check .
 	$(py) -m mypy
 	$(py) -m codespell_lib
+
+bench: setup  ## Measure speed; prints ratios that were measured in one run
+	$(py) -m pytest -o addopts= benchmarks -q --benchmark-columns=median,iqr,rounds
+
+matrix: setup  ## Run tests and lessons on the oldest and newest transformers; needs a network
+	$(py) tools/matrix.py

@@ -1,0 +1,95 @@
+"""What the installed library does today, as the lessons tell it.
+
+A canary that fails is no defect here: the library has changed, and its message says which lesson
+to correct.
+"""
+
+import inspect
+import re
+import tempfile
+
+import pytest
+import torch
+import transformers
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer, Trainer, TrainingArguments
+
+from mlmtutor.model import TUTOR_FOLDER
+
+IDS = torch.tensor([[2, 5, 4, 7, 3]])
+LABELS = torch.tensor([[-100, -100, 6, -100, -100]])
+
+release_5 = pytest.mark.skipif(
+    int(transformers.__version__.split(".")[0]) < 5, reason="told of transformers 5"
+)
+release_4 = pytest.mark.skipif(
+    int(transformers.__version__.split(".")[0]) >= 5, reason="told of transformers 4"
+)
+
+
+def correct(lesson, section):
+    return (
+        f"transformers {transformers.__version__} has changed: correct lesson {lesson}, {section!r}"
+    )
+
+
+@pytest.fixture
+def tiny():
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=10, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return BertForMaskedLM(config)
+
+
+@release_5
+@pytest.mark.parametrize("name", ["masked_lm_labels", "lm_labels", "label", "lables"])
+def test_an_unknown_keyword_is_swallowed(tiny, recwarn, name):
+    loss = tiny(input_ids=IDS, **{name: LABELS}).loss
+    assert loss is None, correct("01 and 10", "What happened to masked_lm_labels?")
+    assert not recwarn.list, correct("01 and 10", "What happened to masked_lm_labels?")
+
+
+@release_4
+def test_an_unknown_keyword_is_a_type_error(tiny):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'masked_lm_labels'"):
+        tiny(input_ids=IDS, masked_lm_labels=LABELS)
+
+
+@release_5
+def test_accumulation_inflates_the_loss(tiny):
+    rows = [{"input_ids": IDS[0], "labels": LABELS[0]}] * 8
+    losses = {}
+    for size, steps in ((8, 1), (2, 4)):
+        with tempfile.TemporaryDirectory() as folder:
+            options = TrainingArguments(
+                folder, per_device_train_batch_size=size, gradient_accumulation_steps=steps,
+                learning_rate=0.0, max_steps=1, report_to="none", disable_tqdm=True,
+                use_cpu=True, save_strategy="no", logging_strategy="no",
+            )  # fmt: skip
+            losses[steps] = Trainer(tiny, options, train_dataset=rows).train().training_loss
+    assert losses[4] == pytest.approx(4 * losses[1], rel=1e-3), correct(
+        "07", "the finding accumulation-inflated; transformers#47688 may be repaired"
+    )
+
+
+def test_the_documented_example_writes_mask_for_another_family():
+    text = inspect.getdoc(BertForMaskedLM.forward)
+    assert "<mask>" in text, correct("02", "How do you hide a word?")
+    assert "ignored (masked)" in text, correct("04", "Is an ignored token a masked token?")
+
+
+@release_5
+def test_a_vocabulary_by_the_old_keyword_is_five_tokens():
+    vocabulary = str(TUTOR_FOLDER / "vocab.txt")
+    old = BertTokenizer(vocab_file=vocabulary)
+    assert len(old) == 5, correct("02", "the loader: mlmtutor/model.py refuses such a tokenizer")
+    assert len(BertTokenizer(vocabulary)) == 30522
+
+
+def test_the_loss_is_the_default_cross_entropy(tiny):
+    source = inspect.getsource(BertForMaskedLM.forward)
+    assert re.search(r"CrossEntropyLoss\(\)", source), correct("04", "Where does -100 come from?")
+    logits = tiny(input_ids=IDS).logits
+    expected = torch.nn.functional.cross_entropy(logits.view(-1, 10), LABELS.view(-1))
+    assert torch.equal(tiny(input_ids=IDS, labels=LABELS).loss, expected)

@@ -1,0 +1,113 @@
+"""Run the tests and the lessons on the oldest and the newest supported transformers.
+
+    python tools/matrix.py                   the releases below
+    python tools/matrix.py 4.57.6 5.10.2     these
+
+Each release gets an environment of its own in ``build/matrix/``. It sees the packages of the
+environment that runs this script, torch among them, and installs transformers and what that
+release needs differently. Lessons run with ``--nbval-lax``: their own assertions decide, and
+stored text is not compared. What passed is written to ``docs/releases.md``.
+"""
+
+import argparse
+import datetime
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+import xml.etree.ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "matrix"
+PINNED = re.search(
+    r"^transformers==(.+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.M
+).group(1)
+RELEASES = ["4.57.*", PINNED, "5.*"]
+TEST = [
+    "-o", "addopts=", "--doctest-modules", "--nbval-lax", "--nbval-current-env",
+    "--nbval-cell-timeout=240", "-q", "-p", "no:cacheprovider", "--ignore=tests/test_browser.py",
+]  # fmt: skip
+
+
+def make_environment(release):
+    """Return the interpreter of an environment with this release, and the release it holds."""
+    folder = BUILD / release.replace("*", "newest")
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    site = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    # Sorted after the environment's own packages, so that these win.
+    pathlib.Path(site, "zz_shared.pth").write_text(
+        f"{sysconfig.get_path('purelib')}\n{ROOT}\n", encoding="utf-8"
+    )
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade",
+         "--upgrade-strategy", "only-if-needed", f"transformers=={release}"],
+        check=True,
+    )  # fmt: skip
+    version = "import importlib.metadata as m; print(m.version('transformers'))"
+    found = subprocess.run([python, "-c", version], capture_output=True, text=True, check=True)
+    return python, found.stdout.strip()
+
+
+def run(python, release):
+    """Run everything in one environment; returns the counts of the report."""
+    report = BUILD / f"{release}.xml"
+    report.unlink(missing_ok=True)
+    scripts = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        [python, "-m", "pytest", *TEST, f"--junitxml={report}"],
+        cwd=ROOT, env={**os.environ, "PATH": scripts}, check=False,
+    )  # fmt: skip
+    suite = xml.etree.ElementTree.parse(report).getroot().find("testsuite").attrib
+    failed = int(suite["failures"]) + int(suite["errors"])
+    skipped = int(suite["skipped"])
+    return int(suite["tests"]) - failed - skipped, failed, skipped
+
+
+def main():
+    """Run the matrix and write the table; returns 1 where something failed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("releases", nargs="*", default=RELEASES, help=f"default: {RELEASES}")
+    releases = parser.parse_args().releases
+    BUILD.mkdir(parents=True, exist_ok=True)
+    import torch
+
+    rows = {}
+    for wanted in releases:
+        python, release = make_environment(wanted)
+        if release not in rows:
+            print(f"transformers {release}", flush=True)
+            rows[release] = run(python, release)
+    lines = [
+        "# Releases that pass",
+        "",
+        "Made by `make matrix`: the unit tests, the doctests and all lessons, each lesson decided "
+        "by its own assertions.",
+        "",
+        "| transformers | torch | Python | passed | failed | skipped | date |",
+        "| --- | --- | --- | ---: | ---: | ---: | --- |",
+    ]
+    today = datetime.date.today().isoformat()
+    for release, (passed, failed, skipped) in rows.items():
+        pinned = " (pinned)" if release == PINNED else ""
+        lines.append(
+            f"| {release}{pinned} | {torch.__version__.split('+')[0]} | "
+            f"{platform.python_version()} | {passed} | {failed} | {skipped} | {today} |"
+        )
+    docs = ROOT / "docs"
+    docs.mkdir(exist_ok=True)
+    (docs / "releases.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines[4:]))
+    return int(any(failed for _, failed, _ in rows.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
