@@ -843,3 +843,150 @@ def _named_or_wrong(answer: float, right: float, mistakes: dict[float, str]) -> 
         if math.isclose(answer, value, abs_tol=1e-4):
             raise WrongAnswer(message)
     raise WrongAnswer(f"Your function returns {answer:.4f}, and the loss is {right:.4f}.")
+
+
+# Lesson 10
+
+
+@_checker
+def check_runs_on(runs_on: Callable[..., Any]) -> str:
+    """Check ``runs_on(releases, keyword, ignored)`` of lesson 10."""
+    from mlmtutor.history import Release, label_history
+
+    releases = label_history()
+
+    def right(keyword: str, ignored: int) -> list[Release]:
+        return [
+            r
+            for r in releases
+            if r.ignore_index == ignored
+            and (r.labels == keyword or r.takes(keyword).endswith("Warning"))
+        ]
+
+    for keyword in ("masked_lm_labels", "labels", "lm_labels", "label"):
+        for ignored in (-100, -1):
+            answer, expected = runs_on(list(releases), keyword, ignored), right(keyword, ignored)
+            call = f"`{keyword}=` with {ignored}"
+            if not isinstance(answer, list) or not all(isinstance(r, Release) for r in answer):
+                raise WrongAnswer(
+                    "Your function does not return a list of releases. Return those of the list "
+                    "`releases` that fit, as they are."
+                )
+            if answer == expected:
+                continue
+            extra = [r for r in answer if r not in expected]
+            missing = [r for r in expected if r not in answer]
+            if any(r.ignore_index != ignored for r in extra):
+                raise WrongAnswer(
+                    f"For {call} your list has {extra[0]}, whose loss does not ignore {ignored}: "
+                    "the labels would be out of bounds."
+                )
+            if any(r.takes(keyword) == "dropped" for r in extra):
+                raise WrongAnswer(
+                    f"For {call} your list has {extra[-1]}, which drops the keyword: the call "
+                    "runs, and there is no loss."
+                )
+            if any(r.takes(keyword) == "accepted" for r in extra):
+                raise WrongAnswer(
+                    f"For {call} your list has {extra[0]}. It accepts the keyword, and computes "
+                    "another loss with it: compare with the name in `release.labels`."
+                )
+            if extra:
+                raise WrongAnswer(f"For {call} your list has {extra[0]}, which refuses the name.")
+            if missing and all(r.takes(keyword).endswith("Warning") for r in missing):
+                raise WrongAnswer(
+                    f"For {call} your list lacks {missing[0]}. It warns, and the loss is right: "
+                    "a warning is no error."
+                )
+            if missing:
+                raise WrongAnswer(f"For {call} your list lacks {missing[0]}.")
+            raise WrongAnswer("Your list has a release twice, or another order than `releases`.")
+    return "Each release that gives the right loss is there, and none that fails or says nothing."
+
+
+@_checker
+def check_migrate(migrate: Callable[..., Any]) -> str:
+    """Check ``migrate(arguments)`` of lesson 10."""
+    input_ids = torch.tensor([[101, 2016, 103, 1012, 102], [101, 103, 103, 102, 0]])
+    old = torch.tensor([[-1, -1, 2441, -1, -1], [-1, 0, 5, -1, -1]])
+    mask = (input_ids != 0).long()
+    new = torch.where(old == -1, -100, old)
+    given = {"input_ids": input_ids.clone(), "attention_mask": mask.clone()}
+    given["masked_lm_labels"] = old.clone()
+    answer = migrate(given)
+    if list(given) != ["input_ids", "attention_mask", "masked_lm_labels"]:
+        raise WrongAnswer(
+            "Your function changes the dictionary that it was given. Make a new one: "
+            "`dict(arguments)`."
+        )
+    if not torch.equal(given["masked_lm_labels"], old):
+        raise WrongAnswer(
+            "Your function changes the labels that it was given: the caller's old call fails "
+            "now. `torch.where` and `masked_fill` make a new tensor."
+        )
+    if not isinstance(answer, dict):
+        raise WrongAnswer(
+            f"Your function returns {type(answer).__name__}. Return the arguments as a dictionary."
+        )
+    if "masked_lm_labels" in answer:
+        raise WrongAnswer(
+            "The old name `masked_lm_labels` is still in the call: release 4 refuses it, and "
+            "release 5 drops it."
+        )
+    if "labels" not in answer:
+        raise WrongAnswer("The call has no `labels`, so there is no loss.")
+    for name in ("input_ids", "attention_mask"):
+        if name not in answer or not torch.equal(answer[name], given[name]):
+            raise WrongAnswer(f"`{name}` is lost or changed. Only the labels have a new form.")
+    labels = _tensor_like(answer["labels"], new, "labels")
+    if torch.equal(labels, new):
+        return "The call has today's name and today's ignored label, and the old call is intact."
+    if (labels == -1).any():
+        raise WrongAnswer("The labels still hold -1. The loss of today leaves out -100 alone.")
+    if int(labels[1, 1]) == -100:
+        raise WrongAnswer(
+            "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant "
+            "that a position is not scored."
+        )
+    if (labels == input_ids).all() or (labels == 103).any():
+        raise WrongAnswer("The labels are the input ids. The answers were in the old labels.")
+    row, column = (labels != new).nonzero()[0].tolist()
+    raise WrongAnswer(
+        f"The label at row {row}, position {column} is {int(labels[row, column])}, and it should "
+        f"be {int(new[row, column])}."
+    )
+
+
+@_checker
+def check_positions_loss(positions_loss: Callable[..., Any]) -> str:
+    """Check ``positions_loss(log_p, positions, ids, weights)`` of lesson 10."""
+    generator = torch.Generator().manual_seed(0)
+    log_p = torch.randn(2, 5, 7, generator=generator).log_softmax(-1)
+    positions = torch.tensor([[1, 2, 4], [3, 0, 0]])
+    ids = torch.tensor([[6, 2, 5], [3, 0, 0]])
+    weights = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    rows = torch.arange(2).unsqueeze(1)
+    nll = -log_p[rows, positions, ids]
+    right = float((weights * nll).sum() / weights.sum())
+    unmoved = -log_p[rows, torch.arange(3), ids]
+    given = [log_p.clone(), positions.clone(), ids.clone(), weights.clone()]
+    answer = _number(positions_loss(*given), "one number", "the loss of the batch")
+    if not all(map(torch.equal, given, (log_p, positions, ids, weights))):
+        raise WrongAnswer("Your function changes a tensor that it was given. Work on a copy.")
+    _named_or_wrong(
+        answer,
+        right,
+        {
+            float(nll.mean()): "That is the mean over every entry, those of weight 0 included: "
+            "they only fill up the rows.",
+            float((weights * nll).mean()): "The entries of weight 0 add nothing, and they are "
+            "still counted: divide by the sum of the weights.",
+            float((weights * nll).sum()): "That is the sum. Divide by the sum of the weights.",
+            -right: "That is the mean of log p. The loss is minus that.",
+            float(((weights * nll).sum(1) / weights.sum(1)).mean()): "That is the mean of the "
+            "means of the rows. Each scored position counts the same: take one sum over the batch.",
+            float((weights * unmoved).sum() / weights.sum()): "You scored the first positions of "
+            "each row. `positions` says which ones the ids belong to.",
+        },
+    )
+    return "The loss is the mean of -log p over the entries of weight 1, and no label was -100."

@@ -656,51 +656,51 @@ def _(input_ids, special_ids, select=0.15):
 BY_HAND = "check_loss_by_hand"
 
 
-def _nll(logits, labels):
+def _each_nll(logits, labels):
     log_p = logits.log_softmax(-1)
     return -log_p.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
 
 
 @mistake(BY_HAND, "sum", "That is the sum over the labelled positions")
 def _(logits, labels):
-    return _nll(logits, labels)[labels != -100].sum()
+    return _each_nll(logits, labels)[labels != -100].sum()
 
 
 @mistake(BY_HAND, "zeros in the mean", "divided by the number of all positions")
 def _(logits, labels):
-    return (_nll(logits, labels) * (labels != -100)).mean()
+    return (_each_nll(logits, labels) * (labels != -100)).mean()
 
 
 @mistake(BY_HAND, "ignored positions scored", "as if their label were id 0")
 def _(logits, labels):
-    return _nll(logits, labels).mean()
+    return _each_nll(logits, labels).mean()
 
 
 @mistake(BY_HAND, "no minus", "That is the mean of log p")
 def _(logits, labels):
-    return -_nll(logits, labels)[labels != -100].mean()
+    return -_each_nll(logits, labels)[labels != -100].mean()
 
 
 @mistake(BY_HAND, "mean of row means", "the mean of the means of the rows")
 def _(logits, labels):
     scored = labels != -100
-    return ((_nll(logits, labels) * scored).sum(1) / scored.sum(1)).mean()
+    return ((_each_nll(logits, labels) * scored).sum(1) / scored.sum(1)).mean()
 
 
 @mistake(BY_HAND, "label 0 dropped", "drops a label of 0")
 def _(logits, labels):
-    return _nll(logits, labels)[labels > 0].mean()
+    return _each_nll(logits, labels)[labels > 0].mean()
 
 
 @mistake(BY_HAND, "shifted as in a causal model", "the position before")
 def _(logits, labels):
     labels = labels[:, 1:]
-    return _nll(logits[:, :-1], labels)[labels != -100].mean()
+    return _each_nll(logits[:, :-1], labels)[labels != -100].mean()
 
 
 @mistake(BY_HAND, "no logarithm", "the logarithm is missing")
 def _(logits, labels):
-    return -(-_nll(logits, labels)).exp()[labels != -100].mean()
+    return -(-_each_nll(logits, labels)).exp()[labels != -100].mean()
 
 
 @mistake(BY_HAND, "no softmax", "the softmax is missing")
@@ -725,24 +725,24 @@ def _(logits, labels):
 
 @mistake(BY_HAND, "one loss a position", "returns a tensor of shape (4,)")
 def _(logits, labels):
-    return _nll(logits, labels)[labels != -100]
+    return _each_nll(logits, labels)[labels != -100]
 
 
 @mistake(BY_HAND, "in place", "changes a tensor that it was given")
 def _(logits, labels):
     scored = labels != -100
     labels[~scored] = 0
-    return _nll(logits, labels)[scored].mean()
+    return _each_nll(logits, labels)[scored].mean()
 
 
 @mistake(BY_HAND, "no return", "returns None")
 def _(logits, labels):
-    _nll(logits, labels)[labels != -100].mean()
+    _each_nll(logits, labels)[labels != -100].mean()
 
 
 @mistake(BY_HAND, "bits", "Your function returns")
 def _(logits, labels):
-    return _nll(logits, labels)[labels != -100].mean() / math.log(2)
+    return _each_nll(logits, labels)[labels != -100].mean() / math.log(2)
 
 
 # Lesson 05, exercise 2: combine_row_means(row_means, labels)
@@ -891,3 +891,162 @@ def _(logits, labels):
 @mistake(GRADIENT, "divided by the rows", "At row 0, position 1, token 0 your gradient is")
 def _(logits, labels):
     return _gradient(logits, labels) * (labels != -100).sum() / len(labels)
+
+
+# Lesson 10, exercise 1: runs_on(releases, keyword, ignored)
+
+RUNS_ON = "check_runs_on"
+
+
+def _fits(release, ignored):
+    return release.ignore_index == ignored
+
+
+@mistake(RUNS_ON, "the ignored label forgotten", "would be out of bounds")
+def _(releases, keyword, ignored):
+    return [r for r in releases if r.labels == keyword or r.takes(keyword).endswith("Warning")]
+
+
+@mistake(RUNS_ON, "whatever is no error", "which drops the keyword")
+def _(releases, keyword, ignored):
+    return [r for r in releases if not r.takes(keyword).endswith("Error") and _fits(r, ignored)]
+
+
+@mistake(RUNS_ON, "accepted or warned of", "computes another loss")
+def _(releases, keyword, ignored):
+    taken = ("accepted", "DeprecationWarning", "FutureWarning")
+    return [r for r in releases if r.takes(keyword) in taken and _fits(r, ignored)]
+
+
+@mistake(RUNS_ON, "warnings counted as errors", "a warning is no error")
+def _(releases, keyword, ignored):
+    return [r for r in releases if r.labels == keyword and _fits(r, ignored)]
+
+
+@mistake(RUNS_ON, "one kind of warning", "lacks transformers 3.1.0")
+def _(releases, keyword, ignored):
+    taken = ("DeprecationWarning",)
+    return [r for r in releases if _fits(r, ignored) and (r.labels == keyword or r.takes(keyword) in taken)]
+
+
+@mistake(RUNS_ON, "versions", "does not return a list of releases")
+def _(releases, keyword, ignored):
+    return [r.version for r in releases if r.labels == keyword and _fits(r, ignored)]
+
+
+@mistake(RUNS_ON, "errors taken for right", "which refuses the name")
+def _(releases, keyword, ignored):
+    return [r for r in releases if _fits(r, ignored) and r.takes(keyword) not in ("dropped", "accepted")]
+
+
+@mistake(RUNS_ON, "newest first", "another order")
+def _(releases, keyword, ignored):
+    found = [r for r in releases if r.labels == keyword or r.takes(keyword).endswith("Warning")]
+    return [r for r in found if _fits(r, ignored)][::-1]
+
+
+# Lesson 10, exercise 2: migrate(arguments)
+
+MIGRATE = "check_migrate"
+
+
+def _migrated(arguments, labels):
+    new = {name: value for name, value in arguments.items() if name != "masked_lm_labels"}
+    return new | {"labels": labels}
+
+
+@mistake(MIGRATE, "the values left", "still hold -1")
+def _(arguments):
+    return _migrated(arguments, arguments["masked_lm_labels"].clone())
+
+
+@mistake(MIGRATE, "the name left", "old name `masked_lm_labels` is still in the call")
+def _(arguments):
+    old = arguments["masked_lm_labels"]
+    return arguments | {"masked_lm_labels": old.masked_fill(old == -1, -100)}
+
+
+@mistake(MIGRATE, "popped from the caller", "changes the dictionary")
+def _(arguments):
+    old = arguments.pop("masked_lm_labels")
+    return arguments | {"labels": old.masked_fill(old == -1, -100)}
+
+
+@mistake(MIGRATE, "in place", "changes the labels that it was given")
+def _(arguments):
+    labels = arguments["masked_lm_labels"]
+    labels[labels == -1] = -100
+    return _migrated(arguments, labels)
+
+
+@mistake(MIGRATE, "whatever is not positive", "A label of 0 became -100")
+def _(arguments):
+    old = arguments["masked_lm_labels"]
+    return _migrated(arguments, old.masked_fill(old <= 0, -100))
+
+
+@mistake(MIGRATE, "the mask forgotten", "`attention_mask` is lost or changed")
+def _(arguments):
+    old = arguments["masked_lm_labels"]
+    return {"input_ids": arguments["input_ids"], "labels": old.masked_fill(old == -1, -100)}
+
+
+@mistake(MIGRATE, "the labels dropped", "The call has no `labels`")
+def _(arguments):
+    return {name: value for name, value in arguments.items() if name != "masked_lm_labels"}
+
+
+@mistake(MIGRATE, "the input as labels", "The labels are the input ids")
+def _(arguments):
+    return _migrated(arguments, arguments["input_ids"].clone())
+
+
+@mistake(MIGRATE, "only the labels", "Return the arguments as a dictionary")
+def _(arguments):
+    old = arguments["masked_lm_labels"]
+    return old.masked_fill(old == -1, -100)
+
+
+# Lesson 10, exercise 3: positions_loss(log_p, positions, ids, weights)
+
+POSITIONS = "check_positions_loss"
+
+
+def _nll(log_p, positions, ids):
+    return -log_p[torch.arange(len(log_p)).unsqueeze(1), positions, ids]
+
+
+@mistake(POSITIONS, "weights unused", "the mean over every entry")
+def _(log_p, positions, ids, weights):
+    return _nll(log_p, positions, ids).mean()
+
+
+@mistake(POSITIONS, "mean of what is weighted", "they are still counted")
+def _(log_p, positions, ids, weights):
+    return (weights * _nll(log_p, positions, ids)).mean()
+
+
+@mistake(POSITIONS, "sum", "That is the sum")
+def _(log_p, positions, ids, weights):
+    return (weights * _nll(log_p, positions, ids)).sum()
+
+
+@mistake(POSITIONS, "sign", "That is the mean of log p")
+def _(log_p, positions, ids, weights):
+    return -(weights * _nll(log_p, positions, ids)).sum() / weights.sum()
+
+
+@mistake(POSITIONS, "mean of row means", "mean of the means of the rows")
+def _(log_p, positions, ids, weights):
+    return ((weights * _nll(log_p, positions, ids)).sum(1) / weights.sum(1)).mean()
+
+
+@mistake(POSITIONS, "positions unused", "You scored the first positions")
+def _(log_p, positions, ids, weights):
+    first = torch.arange(ids.shape[1]).expand_as(ids)
+    return (weights * _nll(log_p, first, ids)).sum() / weights.sum()
+
+
+@mistake(POSITIONS, "one number for each entry", "a tensor of shape (2, 3)")
+def _(log_p, positions, ids, weights):
+    return weights * _nll(log_p, positions, ids)
