@@ -144,3 +144,34 @@ def test_an_untrusted_lesson_shows_its_tables(browser, jupyterlab):
     )
     assert (background, colour) == ("rgb(0, 114, 178)", "rgb(255, 255, 255)")
     page.close()
+
+
+def test_a_question_leads_to_the_section_that_answers_it(browser, jupyterlab):
+    page, _ = open_lesson(browser, jupyterlab, "00_start_here.ipynb")
+    row = page.locator("tr", has_text="transformers#2946").first
+    row.scroll_into_view_if_needed(timeout=30_000)
+    link = row.get_by_role("link", name="01: Which positions hold -100?")
+    link.click()
+    page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.context.path.startsWith('01_')",
+        timeout=30_000,
+    )
+    heading = page.locator("h2", has_text="Which positions hold -100?").first
+    heading.wait_for(timeout=30_000)
+    page.wait_for_function(
+        "heading => { const at = heading.getBoundingClientRect().top;"
+        "return at > 0 && at < window.innerHeight; }",
+        arg=heading.element_handle(), timeout=30_000,
+    )  # fmt: skip
+    page.close()
+
+
+def test_no_lesson_scrolls_sideways(browser, jupyterlab):
+    page, _ = open_lesson(browser, jupyterlab, "01_answer_the_question.ipynb", width=1280)
+    page.locator("table:has(caption)").first.scroll_into_view_if_needed(timeout=30_000)
+    wide = page.evaluate(
+        "() => Array.from(document.querySelectorAll('.jp-OutputArea-output > div'))"
+        ".filter(node => node.scrollWidth > node.clientWidth + 1).length"
+    )
+    assert wide == 0
+    page.close()
