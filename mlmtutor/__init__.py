@@ -3,8 +3,10 @@
 The lessons are in ``notebooks/``; this package holds the few helpers that they use.
 """
 
+from mlmtutor.doctor import CheckedCollator, diagnose, diagnose_trainer
 from mlmtutor.environment import check_environment
-from mlmtutor.labels import IGNORE_INDEX, label_positions
+from mlmtutor.history import explain_error, label_history
+from mlmtutor.labels import IGNORE_INDEX, convert_labels, label_positions
 from mlmtutor.loss import loss_breakdown, masked_lm_loss
 from mlmtutor.masking import MaskingPolicy, mask_tokens
 from mlmtutor.model import load_tutor
@@ -15,10 +17,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "IGNORE_INDEX",
+    "CheckedCollator",
     "MaskingPolicy",
     "__version__",
     "alignment",
     "check_environment",
+    "convert_labels",
+    "diagnose",
+    "diagnose_trainer",
+    "explain_error",
+    "label_history",
     "label_positions",
     "load_tutor",
     "loss_breakdown",

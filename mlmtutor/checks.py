@@ -711,46 +711,6 @@ def check_loss_by_hand(loss_by_hand: Callable[..., torch.Tensor]) -> str:
 
 
 @_checker
-def check_combine_row_means(combine_row_means: Callable[..., torch.Tensor]) -> str:
-    """Check ``combine_row_means(row_means, labels)`` of lesson 05."""
-    labels = torch.full((3, 8), -100)
-    labels[0, [1, 2, 3, 5, 6]] = 7
-    labels[1, 4] = 7
-    row_means = torch.tensor([2.0, 8.0, math.nan])
-    mistakes = {
-        5.0: "That is the mean of the rows, each with the same weight. Row 0 has five labels and "
-        "row 1 has one.",
-        10 / 3: "That is the sum of the means divided by 3, the number of rows. A row counts with "
-        "its number of labels, so the row without labels does not count.",
-        10.0: "That is the sum of the means. Multiply each by its number of labels first.",
-        18.0: "That is the sum of all losses. Divide it by the number of labels in the batch.",
-        6.0: "That is the sum of all losses divided by 3, the number of rows. Divide it by the "
-        "number of labels.",
-        18 / 24: "That is divided by the number of positions. The mean is over labelled positions.",
-        7.0: "The weights are the wrong way round: the row with fewer labels counts more.",
-    }
-    given = row_means.clone(), labels.clone()
-    returned = combine_row_means(*given)
-    if not (torch.equal(given[1], labels) and torch.equal(given[0][:2], row_means[:2])):
-        raise WrongAnswer("Your function changes a tensor that it was given. Make a new one.")
-    answer = _number(returned, "the loss", "one number for the batch")
-    if math.isnan(answer):
-        raise WrongAnswer(
-            "Your function returns nan. The last row has no label, so its mean is nan, and nan "
-            "times 0 is nan: leave that row out of the sum."
-        )
-    _named_or_wrong(answer, 3.0, mistakes)
-    without = torch.tensor([[7, 7, 7], [7, -100, -100]])
-    answer = _number(combine_row_means(torch.tensor([2.0, 6.0]), without), "the loss", "one number")
-    if not math.isclose(answer, 3.0, abs_tol=1e-4):
-        raise WrongAnswer(
-            f"Right for the first batch, but for row means 2 and 6 with 3 labels and 1 label it "
-            f"gives {answer:.4f} in place of 3. Take the counts from the labels."
-        )
-    return "(5 x 2 + 1 x 8) / 6 = 3: every label counts once, and the empty row not at all."
-
-
-@_checker
 def check_loss_gradient(loss_gradient: Callable[..., torch.Tensor]) -> str:
     """Check ``loss_gradient(logits, labels)`` of lesson 05."""
     logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(9))
@@ -990,3 +950,279 @@ def check_positions_loss(positions_loss: Callable[..., Any]) -> str:
         },
     )
     return "The loss is the mean of -log p over the entries of weight 1, and no label was -100."
+
+
+# Lesson 07
+
+
+@_checker
+def check_repair_batch(repair_batch: Callable[..., Any]) -> str:
+    """Check ``repair_batch(batch, original)`` of lesson 07."""
+    mask = 103
+    original = torch.tensor(
+        [
+            [101, 1045, 2215, 2000, 2689, 1996, 2088, 102],
+            [101, 2016, 4149, 1996, 2482, 1012, 102, 0],
+        ]
+    )
+    input_ids = original.clone()
+    input_ids[0, 4] = input_ids[1, 1] = mask
+    input_ids[0, 2] = 7592  # a random token; (1, 4) keeps its own
+    chosen = input_ids != original
+    chosen[1, 4] = True
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": (original != 0).long(),
+        "masked_lm_labels": input_ids.masked_fill(~chosen, -1),
+    }
+    expected = original.masked_fill(~chosen, -100)
+
+    given, ids = {name: value.clone() for name, value in batch.items()}, original.clone()
+    repaired = repair_batch(given, ids)
+    if list(given) != list(batch) or any(
+        not torch.equal(was, now)
+        for was, now in zip((*batch.values(), original), (*given.values(), ids), strict=True)
+    ):
+        raise WrongAnswer(
+            "Your function changes the batch or the ids that it was given. Start with "
+            "`dict(batch)`, and make new tensors (`torch.where`, `masked_fill`)."
+        )
+    if not isinstance(repaired, dict):
+        raise WrongAnswer(
+            f"Your function returns {type(repaired).__name__}. Return the repaired batch, a dict."
+        )
+    if "labels" not in repaired:
+        raise WrongAnswer(
+            f"One defect is left: the batch has the keys {sorted(repaired)} and no `labels`. "
+            "transformers 5 ignores the old name, and the loss is None."
+        )
+    if "masked_lm_labels" in repaired:
+        raise WrongAnswer(
+            "The old key `masked_lm_labels` is still there beside `labels`. transformers 4 raises "
+            "a TypeError for it: `pop` it."
+        )
+    for name in ("input_ids", "attention_mask"):
+        if name not in repaired or not torch.equal(repaired[name], batch[name]):
+            raise WrongAnswer(
+                f"Your batch has another {name}, or none. All three defects are in the labels."
+            )
+    labels = _tensor_like(repaired["labels"], expected, "labels")
+    if not torch.equal(labels, expected):
+        raise WrongAnswer(_repair_mistake(labels, expected, input_ids, mask))
+    return "All three defects are gone: the name, the ignore value, and the copied answers."
+
+
+def _repair_mistake(
+    labels: torch.Tensor, expected: torch.Tensor, input_ids: torch.Tensor, mask: int
+) -> str:
+    """Return the message for labels that are not repaired."""
+    chosen = expected != -100
+    if (labels == -1).any():
+        return "One defect is left: -1 marks what is not scored, and the loss takes it for an id."
+    if torch.equal(labels[chosen], input_ids[chosen]):
+        return (
+            f"One defect is left: the answers were copied after masking. The label at (0, 4) is "
+            f"{int(labels[0, 4])}, the id of [MASK]; `original` holds the answer."
+        )
+    if int(labels[0, 2]) == int(input_ids[0, 2]):
+        return (
+            f"One defect is half repaired: the label at (0, 2) is {int(labels[0, 2])}, the random "
+            "token that was put there. Where [MASK] stands your answers are right."
+        )
+    if torch.equal(labels == -100, input_ids != mask):
+        return (
+            "Only the [MASK] positions are labelled now. The random token at (0, 2) and the kept "
+            "one at (1, 4) were chosen too: all that were not -1."
+        )
+    if (labels[~chosen] != -100).all():
+        return "Every position has a label now, padding too. What was -1 becomes -100."
+    row, column = (labels != expected).nonzero()[0].tolist()
+    return (
+        f"The label at row {row}, position {column} is {int(labels[row, column])}, and it should "
+        f"be {int(expected[row, column])}."
+    )
+
+
+@_checker
+def check_diagnose_unknown(diagnose_unknown: Callable[..., Any]) -> str:
+    """Check ``diagnose_unknown(batch, tokenizer)`` of lesson 07."""
+    from mlmtutor.doctor import CHECKS, Diagnosis
+    from mlmtutor.model import load_tutor
+
+    _, tokenizer = load_tutor()
+    unk, mask = tokenizer.unk_token_id, tokenizer.mask_token_id
+    original = torch.tensor(
+        [[101, 2002, 8823, unk, 1998, unk, 1012, 102], [101, 1996, unk, 2001, 3835, 1012, 102, 0]]
+    )
+    wanted = ((0, 3), (1, 2))  # the first is hidden by [MASK], the second kept; (0, 5) is no label
+    labels = torch.full_like(original, -100)
+    input_ids = original.clone()
+    for row, column in wanted:
+        labels[row, column] = unk
+    labels[0, 2] = original[0, 2]
+    input_ids[0, 2] = input_ids[0, 3] = mask
+    sick = {"input_ids": input_ids, "attention_mask": original.ne(0).long(), "labels": labels}
+    healthy = {**sick, "labels": labels.masked_fill(labels == unk, -100)}
+    healthy["input_ids"] = input_ids.masked_fill(labels == unk, unk)
+    unlabelled = {name: value for name, value in sick.items() if name != "labels"}
+
+    before = dict(CHECKS)
+    try:
+        answers = [diagnose_unknown(batch, tokenizer) for batch in (sick, healthy, unlabelled)]
+        after = set(CHECKS)
+    finally:
+        CHECKS.clear()
+        CHECKS.update(before)
+    if after - set(before):
+        raise WrongAnswer(
+            f"The check {min(after - set(before))!r} stays registered after the call, so every "
+            "later diagnose runs it. Take it out in a `finally`: `del CHECKS[code]`."
+        )
+    if set(before) - after:
+        raise WrongAnswer(
+            "Checks of mlmtutor are missing from CHECKS after the call. Take out your own alone."
+        )
+    for answer in answers:
+        if not isinstance(answer, Diagnosis):
+            raise WrongAnswer(
+                f"Your function returns {type(answer).__name__}. Return what `diagnose` returns."
+            )
+    first, second, third = answers
+    if "labels-missing" not in third.codes:
+        raise WrongAnswer(
+            "The other checks do not run: a batch without labels has no finding. Call "
+            "`diagnose(batch, tokenizer)` while your check is registered."
+        )
+    failed = next((why for _, why in third.unchecked if why.startswith("the check failed")), None)
+    if failed:
+        raise WrongAnswer(
+            f"On a batch without labels {failed}. `needs=('labels', 'tokenizer')` tells the doctor "
+            "not to ask then."
+        )
+    found = {finding.code: finding for finding in first.findings}
+    if "unk-labelled" not in found:
+        why = dict(first.unchecked).get("unk-labelled")
+        raise WrongAnswer(
+            "A batch in which two labels are [UNK] has "
+            + (f"the findings {sorted(found)}" if found else "no finding")
+            + (f", because {why}." if why else ", and none is `unk-labelled`.")
+        )
+    finding = found["unk-labelled"]
+    if "unk-labelled" in second.codes:
+        raise WrongAnswer(
+            "A batch in which no label is [UNK] has the finding too. An [UNK] that is not scored "
+            "does no harm."
+        )
+    if finding.positions != wanted:
+        raise WrongAnswer(_unknown_mistake(finding.positions, wanted))
+    if finding.severity != "warning":
+        raise WrongAnswer(
+            f"The finding is of severity {finding.severity!r}. The batch trains, and probably not "
+            "what was meant: that is a warning."
+        )
+    return "Found where [UNK] is a label, silent elsewhere, and no longer registered."
+
+
+def _unknown_mistake(found: tuple[Any, ...], wanted: tuple[Any, ...]) -> str:
+    """Return the message for wrong positions of the labels that are [UNK]."""
+    if not found:
+        return (
+            "Your finding has no positions. The third part of a Problem is `where`, a boolean "
+            "tensor of the shape of the labels."
+        )
+    if set(found) < set(wanted):
+        return (
+            "The label at (0, 3) is [UNK], and the input shows [MASK] there: your check misses it. "
+            "Look at the labels, not at the input."
+        )
+    return f"Your finding has the positions {found}, and the labels are [UNK] at {wanted}."
+
+
+# Lesson 09
+
+
+@_checker
+def check_corpus_perplexity(corpus_perplexity: Callable[..., Any]) -> str:
+    """Check ``corpus_perplexity(scores)`` of lesson 09."""
+    scores = [[-1.0, -2.0, -3.0], [-5.0]]
+    given = [list(row) for row in scores]
+    answer = _number(corpus_perplexity(given), "one number", "the pseudo-perplexity of all")
+    if given != scores:
+        raise WrongAnswer("Your function changes the list that it was given. Build a new one.")
+    if math.isclose(answer, math.exp(11 / 4), abs_tol=1e-3):
+        return f"exp(11 / 4) = {answer:.2f}: four tokens, and each counts once."
+    mistakes = {
+        (math.exp(2) + math.exp(5)) / 2: "That is the mean of the perplexities of the sentences. "
+        "The token of the short sentence counts as much as the three of the long one.",
+        math.exp(3.5): "That is exp of the mean of the means of the sentences. Take one mean over "
+        "all tokens.",
+        math.exp(11 / 2): "You divide by the number of sentences. Divide by the number of tokens.",
+        math.exp(-11 / 4): "The sign is missing: that is exp(total / n), which is below 1.",
+        11 / 4: "That is the mean of -log p, the loss. The pseudo-perplexity is exp of it.",
+        2 ** (11 / 4): "You raise 2 to the loss. The log-probabilities are natural logarithms, so "
+        "it is e.",
+        math.exp(11): "You take exp of the total. Divide the total by the number of tokens first.",
+    }
+    for value, message in mistakes.items():
+        if math.isclose(answer, value, rel_tol=1e-4):
+            raise WrongAnswer(message)
+    raise WrongAnswer(
+        f"For {scores} your function returns {answer:.4f}, and it should return "
+        f"{math.exp(11 / 4):.4f}."
+    )
+
+
+@_checker
+def check_hidden_with_word(hidden_with_word: Callable[..., torch.Tensor]) -> str:
+    """Check ``hidden_with_word(word_ids)`` of lesson 09."""
+    for word_ids in ([None, 0, 1, 1, 1, 2, None], [None, 0, 0, 1, 2, 2, None, None]):
+        words = torch.tensor([-1 if word is None else word for word in word_ids])
+        scored = (words >= 0).nonzero()[:, 0]
+        column, row = torch.arange(len(words)), scored.unsqueeze(1)
+        same = words == words[scored].unsqueeze(1)
+        expected = same & (column >= row)
+        given = list(word_ids)
+        hidden = hidden_with_word(given)
+        if given != word_ids:
+            raise WrongAnswer("Your function changes the list that it was given. Work on a copy.")
+        if not isinstance(hidden, torch.Tensor):
+            raise WrongAnswer(f"Your function returns {type(hidden).__name__}, not a tensor.")
+        if hidden.shape == (len(words), len(words)):
+            raise WrongAnswer(
+                "Your matrix has a row for each position. A special token is not scored, so it "
+                "has no row."
+            )
+        if hidden.shape != expected.shape:
+            raise WrongAnswer(
+                f"Your matrix has shape {tuple(hidden.shape)}, and it should have "
+                f"{tuple(expected.shape)}: a row for each token that is scored, a column for each "
+                "position."
+            )
+        if hidden.dtype != torch.bool:
+            raise WrongAnswer(f"Your matrix has dtype {hidden.dtype}, and should have torch.bool.")
+        if torch.equal(hidden, expected):
+            continue
+        mistakes = [
+            (column == row, "One token is hidden in each row, and the later pieces of its word "
+             "give it away. Hide them too."),
+            (same, "The whole word is hidden in each row. The pieces before the one that is "
+             "scored stay visible."),
+            (same & (column <= row), "You hide the earlier pieces of the word. Hide the later "
+             "ones."),
+            (same & (column > row), "The later pieces are hidden, and the scored one is visible: "
+             "the model reads the answer."),
+            (column >= row, "Everything from the scored token on is hidden. Only its own word is."),
+            (same & (column >= row) & (column <= row + 1), "You hide one later piece. A word can "
+             "have more; hide all of them."),
+            (~expected, "Your matrix is the wrong way round: True is for what is hidden."),
+        ]  # fmt: skip
+        for mistake, message in mistakes:
+            if torch.equal(hidden, mistake):
+                raise WrongAnswer(message)
+        at_row, at_column = (hidden != expected).nonzero()[0].tolist()
+        raise WrongAnswer(
+            f"For {word_ids} the entry at row {at_row}, column {at_column} is "
+            f"{bool(hidden[at_row, at_column])}, and it should be "
+            f"{bool(expected[at_row, at_column])}."
+        )
+    return "Each row hides its token and the later pieces of the word, and nothing else."

@@ -246,6 +246,7 @@ def timeline(
     length = (days[-1] - days[0]).days
     canvas, axes = figure()
     told, changes = [], {}
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
     for row, (title, words) in enumerate(rows.items()):
         starts = [i for i, word in enumerate(words) if i == 0 or word != words[i - 1]]
         told.append(f"{title}: " + ", ".join(f"{words[i]} from {names[i]}" for i in starts) + ".")
@@ -263,12 +264,14 @@ def timeline(
                 va="center" if fits else "bottom",
                 fontsize=10,
                 color=text if fits else "black",
+                bbox=None if fits else paper,
             )
             if start:
                 changes[days[start]] = names[start]
     for level, (day, name) in enumerate(sorted(changes.items())):
         axes.axvline(day, color="#6B7280", linewidth=0.8, linestyle=":", zorder=0)
-        axes.text(day, -0.95 + 0.27 * (level % 2), name, ha="center", va="bottom", fontsize=10)
+        height = -0.95 + 0.27 * (level % 2)
+        axes.text(day, height, name, ha="center", va="bottom", fontsize=10, bbox=paper)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.5, -1.2)
     axes.set_xlabel("day of the release")
@@ -277,6 +280,62 @@ def timeline(
         alt="Bars over time. " + " ".join(told),
         caption="Releases at the top, where something changes. Green: taken. Vermilion: an error. "
         "Grey: taken and never used.",
+    )
+
+
+def pair_gaps(gaps: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw by how much the right sentence of each minimal pair is preferred.
+
+    Args:
+        gaps: for each kind of pair the score of the right sentence less that of the wrong one,
+            in nats.
+
+    Returns:
+        One dot a pair, one line a kind: to the right of 0 the right sentence has the higher score.
+
+    Raises:
+        ValueError: a kind has no pair.
+
+    Example:
+        >>> pair_gaps({"agreement": [1.5, -0.5, 3.0]}).alt
+        'One dot for each pair. The right sentence has the higher score in agreement: 2 of 3.'
+    """
+    empty = [kind for kind, values in gaps.items() if not values]
+    if empty or not gaps:
+        raise ValueError(f"each kind needs at least one pair, but {empty or 'gaps'} has none.")
+    canvas, axes = figure()
+    axes.axvline(0, color=COLOURS["ignored"], linewidth=1)
+    ticks, words = [], []
+    for row, (kind, values) in enumerate(gaps.items()):
+        for number, gap in enumerate(sorted(values)):
+            right = gap > 0
+            axes.plot(
+                gap,
+                row + 0.12 * (number % 5 - 2),  # dots of about the same gap stand side by side
+                marker="o" if right else "s",
+                color=COLOURS["right" if right else "wrong"],
+                alpha=0.8,
+            )
+        count = sum(gap > 0 for gap in values)
+        ticks.append(f"{kind}\n{count} of {len(values)}")
+        words.append(f"{kind}: {count} of {len(values)}")
+    axes.set_yticks(range(len(gaps)), ticks)
+    axes.set_ylim(len(gaps) - 0.4, -0.85)
+    for x, text, colour, side in (
+        (0.5, "right sentence preferred", "right", "left"),
+        (-0.5, "wrong one", "wrong", "right"),
+    ):
+        axes.annotate(text, (0, -0.6), (16 * x, 0), textcoords="offset points", ha=side,
+                      va="center", color=COLOURS[colour])  # fmt: skip
+    axes.margins(x=0.12)
+    axes.set_xlabel("score of the right sentence less that of the wrong one (nats)")
+    return finish(
+        canvas,
+        alt="One dot for each pair. The right sentence has the higher score in "
+        + ", ".join(words)
+        + ".",
+        caption="How much the model prefers the right sentence of each pair. Green circles: the "
+        "right one has the higher score. Vermilion squares: the wrong one has.",
     )
 
 
@@ -291,4 +350,13 @@ def _word_colours(word: str) -> tuple[str, str]:
     return "#DBEAFE", "black"
 
 
-__all__ = ["COLOURS", "Figure", "figure", "finish", "gradients", "shares_against_rule", "timeline"]
+__all__ = [
+    "COLOURS",
+    "Figure",
+    "figure",
+    "finish",
+    "gradients",
+    "pair_gaps",
+    "shares_against_rule",
+    "timeline",
+]

@@ -745,77 +745,7 @@ def _(logits, labels):
     return _each_nll(logits, labels)[labels != -100].mean() / math.log(2)
 
 
-# Lesson 05, exercise 2: combine_row_means(row_means, labels)
-
-ROWS = "check_combine_row_means"
-
-
-@mistake(ROWS, "mean of the rows that have one", "each with the same weight")
-def _(row_means, labels):
-    return row_means.nanmean()
-
-
-@mistake(ROWS, "nan as 0", "divided by 3, the number of rows. A row counts")
-def _(row_means, labels):
-    return row_means.nan_to_num().mean()
-
-
-@mistake(ROWS, "nan kept", "Your function returns nan")
-def _(row_means, labels):
-    counts = (labels != -100).sum(1)
-    return (row_means * counts).sum() / counts.sum()
-
-
-@mistake(ROWS, "sum of the means", "That is the sum of the means")
-def _(row_means, labels):
-    return row_means.nansum()
-
-
-@mistake(ROWS, "sum of the losses", "That is the sum of all losses. Divide it")
-def _(row_means, labels):
-    return (row_means.nan_to_num() * (labels != -100).sum(1)).sum()
-
-
-@mistake(ROWS, "divided by the rows", "divided by 3, the number of rows. Divide it")
-def _(row_means, labels):
-    return (row_means.nan_to_num() * (labels != -100).sum(1)).sum() / len(labels)
-
-
-@mistake(ROWS, "divided by the positions", "divided by the number of positions")
-def _(row_means, labels):
-    return (row_means.nan_to_num() * (labels != -100).sum(1)).sum() / labels.numel()
-
-
-@mistake(ROWS, "inverse weights", "the wrong way round")
-def _(row_means, labels):
-    counts = (labels != -100).sum(1)
-    weights = torch.where(counts > 0, 1 / counts, 0.0)
-    return (row_means.nan_to_num() * weights).sum() / weights.sum()
-
-
-@mistake(ROWS, "counts written down", "Take the counts from the labels")
-def _(row_means, labels):
-    counts = torch.tensor([5.0, 1.0, 0.0])[: len(row_means)]
-    return (row_means.nan_to_num() * counts).sum() / counts.sum()
-
-
-@mistake(ROWS, "in place", "changes a tensor that it was given")
-def _(row_means, labels):
-    row_means *= (labels != -100).sum(1)
-    return row_means.nansum() / (labels != -100).sum()
-
-
-@mistake(ROWS, "one number a row", "returns a tensor of shape (3,)")
-def _(row_means, labels):
-    return row_means.nan_to_num() * (labels != -100).sum(1) / (labels != -100).sum()
-
-
-@mistake(ROWS, "the largest", "Your function returns 8.0000")
-def _(row_means, labels):
-    return row_means.nan_to_num().max()
-
-
-# Lesson 05, exercise 3: loss_gradient(logits, labels)
+# Lesson 05, exercise 2: loss_gradient(logits, labels)
 
 GRADIENT = "check_loss_gradient"
 
@@ -1050,3 +980,319 @@ def _(log_p, positions, ids, weights):
 @mistake(POSITIONS, "one number for each entry", "a tensor of shape (2, 3)")
 def _(log_p, positions, ids, weights):
     return weights * _nll(log_p, positions, ids)
+
+
+# Lesson 07, exercise 1: repair_batch(batch, original)
+
+REPAIR = "check_repair_batch"
+
+
+def _repaired(batch, labels):
+    rest = {name: value for name, value in batch.items() if name != "masked_lm_labels"}
+    return {**rest, "labels": labels}
+
+
+@mistake(REPAIR, "the old name", "and no `labels`")
+def _(batch, original):
+    return {
+        **batch,
+        "masked_lm_labels": torch.where(batch["masked_lm_labels"] == -1, -100, original),
+    }
+
+
+@mistake(REPAIR, "both names", "still there beside `labels`")
+def _(batch, original):
+    return {**batch, "labels": torch.where(batch["masked_lm_labels"] == -1, -100, original)}
+
+
+@mistake(REPAIR, "minus one", "-1 marks what is not scored")
+def _(batch, original):
+    old = batch["masked_lm_labels"]
+    return _repaired(batch, torch.where(old == -1, -1, original))
+
+
+@mistake(REPAIR, "copied answers", "copied after masking")
+def _(batch, original):
+    old = batch["masked_lm_labels"]
+    return _repaired(batch, old.masked_fill(old == -1, -100))
+
+
+@mistake(REPAIR, "only the label 103", "the random token that was put there")
+def _(batch, original):
+    old = batch["masked_lm_labels"]
+    return _repaired(batch, torch.where(old == 103, original, old.masked_fill(old == -1, -100)))
+
+
+@mistake(REPAIR, "only where [MASK] stands", "Only the [MASK] positions")
+def _(batch, original):
+    return _repaired(batch, torch.where(batch["input_ids"] == 103, original, -100))
+
+
+@mistake(REPAIR, "everything", "Every position has a label now")
+def _(batch, original):
+    return _repaired(batch, original.clone())
+
+
+@mistake(REPAIR, "only where the ids differ", "The label at row 1, position 4 is -100")
+def _(batch, original):
+    return _repaired(batch, torch.where(batch["input_ids"] == original, -100, original))
+
+
+@mistake(REPAIR, "in place", "changes the batch or the ids")
+def _(batch, original):
+    old = batch.pop("masked_lm_labels")
+    batch["labels"] = torch.where(old == -1, -100, original)
+    return batch
+
+
+@mistake(REPAIR, "the labels alone", "returns Tensor")
+def _(batch, original):
+    return torch.where(batch["masked_lm_labels"] == -1, -100, original)
+
+
+@mistake(REPAIR, "the text unmasked", "another input_ids")
+def _(batch, original):
+    labels = torch.where(batch["masked_lm_labels"] == -1, -100, original)
+    return {**_repaired(batch, labels), "input_ids": original.clone()}
+
+
+# Lesson 07, exercise 2: diagnose_unknown(batch, tokenizer)
+
+UNKNOWN = "check_diagnose_unknown"
+
+
+def _diagnose_with(function, batch, tokenizer, code="unk-labelled", severity="warning", needs=None):
+    """Diagnose with ``function(case)``, which says where, registered for this call."""
+    from mlmtutor.doctor import CHECKS, Problem, check, diagnose
+
+    @check(code, severity, needs=("labels", "tokenizer") if needs is None else needs)
+    def unk_labelled(case):
+        where = function(case)
+        return Problem("labels are [UNK]", "set them to -100", where) if where.any() else None
+
+    try:
+        return diagnose(batch, tokenizer)
+    finally:
+        del CHECKS[code]
+
+
+def _unk_labels(case):
+    return case.labels == case.tokenizer.unk_token_id
+
+
+@mistake(UNKNOWN, "stays registered", "stays registered")
+def _(batch, tokenizer):
+    from mlmtutor.doctor import Problem, check, diagnose
+
+    @check("unk-labelled", "warning", needs=("labels", "tokenizer"))
+    def unk_labelled(case):
+        where = _unk_labels(case)
+        return Problem("labels are [UNK]", "set them to -100", where) if where.any() else None
+
+    return diagnose(batch, tokenizer)
+
+
+@mistake(UNKNOWN, "clears the table", "Checks of mlmtutor are missing")
+def _(batch, tokenizer):
+    from mlmtutor.doctor import CHECKS
+
+    try:
+        return _diagnose_with(_unk_labels, batch, tokenizer)
+    finally:
+        CHECKS.clear()
+
+
+@mistake(UNKNOWN, "nothing of its own", "has no finding, and none is `unk-labelled`")
+def _(batch, tokenizer):
+    from mlmtutor.doctor import diagnose
+
+    return diagnose(batch, tokenizer)
+
+
+@mistake(UNKNOWN, "another code", "has the findings ['unknown']")
+def _(batch, tokenizer):
+    return _diagnose_with(_unk_labels, batch, tokenizer, code="unknown")
+
+
+@mistake(UNKNOWN, "an error", "of severity 'error'")
+def _(batch, tokenizer):
+    return _diagnose_with(_unk_labels, batch, tokenizer, severity="error")
+
+
+@mistake(UNKNOWN, "the input", "An [UNK] that is not scored")
+def _(batch, tokenizer):
+    return _diagnose_with(
+        lambda case: case.input_ids == case.tokenizer.unk_token_id, batch, tokenizer
+    )
+
+
+@mistake(UNKNOWN, "the input where it is scored", "misses it")
+def _(batch, tokenizer):
+    return _diagnose_with(
+        lambda case: case.scored & (case.input_ids == case.tokenizer.unk_token_id),
+        batch,
+        tokenizer,
+    )
+
+
+@mistake(UNKNOWN, "the whole row", "has the positions ((0, 0), (0, 1)")
+def _(batch, tokenizer):
+    return _diagnose_with(
+        lambda case: _unk_labels(case).any(dim=1, keepdim=True).expand_as(case.labels),
+        batch,
+        tokenizer,
+    )
+
+
+@mistake(UNKNOWN, "no needs", "On a batch without labels the check failed")
+def _(batch, tokenizer):
+    return _diagnose_with(_unk_labels, batch, tokenizer, needs=())
+
+
+@mistake(UNKNOWN, "no positions", "has no positions")
+def _(batch, tokenizer):
+    from mlmtutor.doctor import CHECKS, Problem, check, diagnose
+
+    @check("unk-labelled", "warning", needs=("labels", "tokenizer"))
+    def unk_labelled(case):
+        count = int(_unk_labels(case).sum())
+        return Problem(f"{count} labels are [UNK]", "set them to -100") if count else None
+
+    try:
+        return diagnose(batch, tokenizer)
+    finally:
+        del CHECKS["unk-labelled"]
+
+
+@mistake(UNKNOWN, "the findings alone", "returns tuple")
+def _(batch, tokenizer):
+    return _diagnose_with(_unk_labels, batch, tokenizer).findings
+
+
+@mistake(UNKNOWN, "only its own check", "The other checks do not run")
+def _(batch, tokenizer):
+    from mlmtutor.doctor import Diagnosis
+
+    own = _diagnose_with(_unk_labels, batch, tokenizer).findings
+    return Diagnosis(tuple(finding for finding in own if finding.code == "unk-labelled"))
+
+
+# Lesson 09, exercise 1: corpus_perplexity(scores)
+
+CORPUS = "check_corpus_perplexity"
+
+
+def _flat(scores):
+    return [value for sentence in scores for value in sentence]
+
+
+@mistake(CORPUS, "mean of perplexities", "mean of the perplexities of the sentences")
+def _(scores):
+    return sum(math.exp(-sum(row) / len(row)) for row in scores) / len(scores)
+
+
+@mistake(CORPUS, "mean of means", "mean of the means of the sentences")
+def _(scores):
+    return math.exp(-sum(sum(row) / len(row) for row in scores) / len(scores))
+
+
+@mistake(CORPUS, "divided by the sentences", "You divide by the number of sentences")
+def _(scores):
+    return math.exp(-sum(_flat(scores)) / len(scores))
+
+
+@mistake(CORPUS, "sign", "The sign is missing")
+def _(scores):
+    return math.exp(sum(_flat(scores)) / len(_flat(scores)))
+
+
+@mistake(CORPUS, "loss", "the mean of -log p, the loss")
+def _(scores):
+    return -sum(_flat(scores)) / len(_flat(scores))
+
+
+@mistake(CORPUS, "base 2", "You raise 2 to the loss")
+def _(scores):
+    return 2 ** (-sum(_flat(scores)) / len(_flat(scores)))
+
+
+@mistake(CORPUS, "total", "You take exp of the total")
+def _(scores):
+    return math.exp(-sum(_flat(scores)))
+
+
+@mistake(CORPUS, "in place", "changes the list")
+def _(scores):
+    first = scores.pop()
+    for row in scores:
+        first = first + row
+    return math.exp(-sum(first) / len(first))
+
+
+@mistake(CORPUS, "one number for each sentence", "a tensor of shape (2,)")
+def _(scores):
+    return torch.tensor([math.exp(-sum(row) / len(row)) for row in scores])
+
+
+# Lesson 09, exercise 2: hidden_with_word(word_ids)
+
+HIDDEN = "check_hidden_with_word"
+
+
+def _matrix(word_ids, hide, rows=None):
+    """Return the matrix whose entry at token i, position j is hide(i, j, same word)."""
+    rows = [i for i, word in enumerate(word_ids) if word is not None] if rows is None else rows
+    columns = range(len(word_ids))
+    return torch.tensor([[hide(i, j, word_ids[i] == word_ids[j]) for j in columns] for i in rows])
+
+
+@mistake(HIDDEN, "one token", "One token is hidden in each row")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: i == j)
+
+
+@mistake(HIDDEN, "whole word", "The whole word is hidden")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: same)
+
+
+@mistake(HIDDEN, "earlier pieces", "You hide the earlier pieces")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: same and j <= i)
+
+
+@mistake(HIDDEN, "the token itself visible", "the model reads the answer")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: same and j > i)
+
+
+@mistake(HIDDEN, "all that follows", "Everything from the scored token on")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: j >= i)
+
+
+@mistake(HIDDEN, "the next piece alone", "You hide one later piece")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: same and i <= j <= i + 1)
+
+
+@mistake(HIDDEN, "visible", "the wrong way round")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: not (same and j >= i))
+
+
+@mistake(HIDDEN, "rows for special tokens", "Your matrix has a row for each position")
+def _(word_ids):
+    rows = range(len(word_ids))
+    return _matrix(word_ids, lambda i, j, same: same and j >= i, rows)
+
+
+@mistake(HIDDEN, "no columns for special tokens", "a column for each position")
+def _(word_ids):
+    columns = [i for i, word in enumerate(word_ids) if word is not None]
+    return _matrix(word_ids, lambda i, j, same: same and j >= i)[:, columns]
+
+
+@mistake(HIDDEN, "numbers", "has dtype torch.int64")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: int(same and j >= i))

@@ -72,3 +72,15 @@ def test_a_timeline_says_when_each_word_begins():
 def test_a_timeline_needs_a_word_for_each_date():
     with pytest.raises(ValueError, match=r"have \[2, 2, 1\] entries"):
         plot.timeline(["2020-01-01", "2021-01-01"], ["1", "2"], {"old": ["accepted"]})
+
+
+def test_pair_gaps_count_the_pairs_that_are_right():
+    drawing = plot.pair_gaps({"agreement": [2.0, -1.0, 0.0], "word order": [5.0]})
+    assert drawing.alt.endswith("in agreement: 1 of 3, word order: 1 of 1.")
+
+
+def test_pair_gaps_need_a_pair_of_each_kind():
+    with pytest.raises(ValueError, match=r"at least one pair, but \['agreement'\] has none"):
+        plot.pair_gaps({"agreement": []})
+    with pytest.raises(ValueError, match="but gaps has none"):
+        plot.pair_gaps({})

@@ -1,0 +1,65 @@
+"""``python -m mlmtutor``: check source files, or the environment.
+
+``doctor`` ends with 0 if nothing was found, with 1 if something was, and with 2 if a path cannot be
+used. ``env`` ends with 0 if everything that a lesson needs is there, else with 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; ``arguments`` are those of the process if ``None``.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="mlmtutor", description="Helpers for masked language modeling."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    doctor = commands.add_parser(
+        "doctor",
+        help="find obsolete and harmful uses of masked-LM labels in source files",
+        description="Read .py and .ipynb files, without running them, and report obsolete and "
+        "harmful uses of masked-LM labels. Ends with 0 if there are none, with 1 if there are "
+        "some, with 2 if a path cannot be used.",
+    )
+    doctor.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER")
+    doctor.add_argument(
+        "--format",
+        choices=("text", "json", "github"),
+        default="text",
+        help="text for people (default), json for programs, github for marks in a pull request",
+    )
+    commands.add_parser(
+        "env",
+        help="compare what is installed with what the lessons need",
+        description="Print one line for each package and for the embedded model.",
+    )
+    options = parser.parse_args(arguments)
+    if options.command == "env":
+        from mlmtutor.environment import check_environment
+
+        return 0 if check_environment() else 1
+
+    from mlmtutor import lint
+
+    report = lint.lint_paths(options.paths)
+    show = {"text": lint.as_text, "json": lint.as_json, "github": lint.as_github}[options.format]
+    text = show(report)
+    if text:
+        print(text)
+    for path in report.unusable:
+        print(
+            f"mlmtutor doctor: {path}: not a .py or .ipynb file, and no folder with one in it",
+            file=sys.stderr,
+        )
+    if report.unusable:
+        return 2
+    return 1 if report.findings else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

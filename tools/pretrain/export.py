@@ -1,0 +1,255 @@
+"""Write the embedded model from a checkpoint: ``python tools/pretrain/export.py DATA RUN OUT``.
+
+Writes into ``OUT`` the files that ``from_pretrained`` of transformers 4.57 and 5 reads, the model
+card (``README.md``, made from ``card.md`` and from what is measured here), ``NOTICE`` and
+``checksums.json`` (SHA-256 of each file that is loaded). Each file is written whole, then renamed.
+Works while the training goes on: it reads the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import shutil
+import string
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rows import IGNORE_INDEX, SHARES, held_out_rows, load_corpus, token_counts
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tokenizers import BertWordPieceTokenizer
+from train import CHECKPOINT, evaluate
+from transformers import AutoTokenizer, BertForMaskedLM
+
+HERE = Path(__file__).parent
+CLOZE = HERE.parents[1] / "tests" / "data" / "cloze.jsonl"
+SPECIAL = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+LOADED = (
+    "config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+)
+PROBES = (
+    "The capital of England is [MASK].",
+    "Water freezes at zero [MASK].",
+    "A spider has eight [MASK].",
+    "The opposite of hot is [MASK].",
+    "I did not [MASK] the movie because it was too long.",
+    "She sent me an [MASK] from her phone.",
+    "The doctor said that [MASK] would call me tomorrow.",
+    "He is not tall, he is [MASK].",
+)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` with an indent of two and a final newline."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_model(base: Path, checkpoint: Path, out: Path) -> dict[str, Any]:
+    """Write config, weights (float16) and tokenizer to `out`; return the checkpoint's state."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    for name in ("_name_or_path", "transformers_version", "gradient_checkpointing"):
+        config.pop(name, None)
+    # transformers 5 loads in this dtype unless told otherwise; without it, in that of the file.
+    config |= {"architectures": ["BertForMaskedLM"], "dtype": "float32"}
+    config |= {"tie_word_embeddings": True}
+    write_json(out / "config.json", config)
+    with safe_open(checkpoint, "pt") as file:
+        weights = {
+            name.removeprefix("model."): file.get_tensor(name).half().contiguous()
+            for name in file.keys()  # noqa: SIM118 (not a dict)
+            if name.startswith("model.")
+        }
+        state: dict[str, Any] = json.loads(file.metadata()["json"])
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    shutil.copyfile(base / "vocab.txt", out / "vocab.txt")
+    wordpiece = BertWordPieceTokenizer(str(base / "vocab.txt"), lowercase=True)
+    wordpiece.save(str(out / "tokenizer.json"))
+    write_json(out / "special_tokens_map.json", SPECIAL)
+    longest = config["max_position_embeddings"]
+    options = {"do_lower_case": True, "model_max_length": longest, "strip_accents": None}
+    options |= {"tokenize_chinese_chars": True, "tokenizer_class": "BertTokenizer"}
+    write_json(out / "tokenizer_config.json", SPECIAL | options)
+    return state
+
+
+@torch.no_grad()
+def top_words(model: BertForMaskedLM, tokenizer: Any, text: str, k: int = 5) -> list[str]:
+    """Return the `k` most probable tokens at the one [MASK] of `text`, best first."""
+    batch = tokenizer(text, return_tensors="pt")
+    at = (batch["input_ids"][0] == tokenizer.mask_token_id).nonzero()
+    if len(at) != 1:
+        raise ValueError(f"expected one [MASK] in the text, got {len(at)}: {text!r}")
+    best = model(**batch).logits[0, at.item()].topk(k).indices
+    return [str(token) for token in tokenizer.convert_ids_to_tokens(best.tolist())]
+
+
+def measure(out: Path, data: Path, run: Path, cloze: Path) -> dict[str, Any]:
+    """Return the figures of the model in `out`: held-out text, baselines, cloze and probes."""
+    model = BertForMaskedLM.from_pretrained(out, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    vocab_size = model.config.vocab_size
+    corpus = load_corpus(data, run / "tokens.safetensors")
+    parts = {name: split["train"] for name, split in corpus.items()}
+    held_out = {n: held_out_rows(s["held_out"], vocab_size) for n, s in corpus.items()}
+    scores = evaluate(model, held_out, bf16=False)
+    counts = token_counts(parts, vocab_size)
+    surprise = -np.log(counts / counts.sum())
+    labels = {n: y[y != IGNORE_INDEX] for n, (_, y) in held_out.items()}
+    labels["overall"] = np.concatenate(list(labels.values()))
+    for name, score in scores.items():
+        score["unigram"] = float(surprise[labels[name]].mean())
+    sentences = [json.loads(line) for line in cloze.read_text(encoding="utf-8").splitlines()]
+    for sentence in sentences:
+        sentence["top5"] = top_words(model, tokenizer, sentence["text"])
+    return {
+        "held_out": scores,
+        "train_tokens": sum(len(p.stream) for p in parts.values()),
+        "cloze": sentences,
+        "probes": {text: top_words(model, tokenizer, text) for text in PROBES},
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def hits(sentences: list[dict[str, Any]], k: int) -> int:
+    """Return how many `sentences` have an accepted answer among their first `k` words."""
+    return sum(any(a in s["top5"][:k] for a in s["answers"]) for s in sentences)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any], size: int) -> str:
+    """Return the model card: ``card.md`` with the figures filled in."""
+    cloze, scores = figures["cloze"], figures["held_out"]
+    names = [n for n in SHARES if n in scores] + ["overall"]
+    held_out = [
+        [f"**{n}**" if n == "overall" else n, f"{scores[n]['labels']:,}"]
+        + [f"{scores[n][key]:.2f}" for key in ("loss", "unigram")]
+        + [f"{100 * scores[n][key]:.1f} %" for key in ("top1", "top5")]
+        for n in names
+    ]
+    themes: dict[str, list[dict[str, Any]]] = {}
+    for sentence in cloze:
+        themes.setdefault(sentence.get("theme", "all"), []).append(sentence)
+    missed = [s for s in cloze if not hits([s], 5)]
+    words = " ".join
+    return string.Template((HERE / "card.md").read_text(encoding="utf-8")).substitute(
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        parameters=f"{figures['parameters'] / 1e6:.1f}",
+        vocab=f"{config['vocab_size']:,}",
+        positions=config["max_position_embeddings"],
+        megabytes=f"{size / 1e6:.1f}",
+        train_tokens=f"{figures['train_tokens'] / 1e6:.1f}",
+        sources=len(names) - 1,
+        peak=state["peak"],
+        warmup=state["warmup"],
+        steps=f"{state['step']:,}",
+        batch=f"{state['positions']:,}",
+        seen=f"{state['tokens'] / 1e6:.1f}",
+        minutes=f"{state['seconds'] / 60:.0f}",
+        precision="bf16 autocast" if state["bf16"] else "fp32",
+        uniform=f"{math.log(config['vocab_size']):.2f}",
+        held_out_table=table(
+            ["source", "labelled tokens", "loss", "unigram", "top-1", "top-5"], held_out
+        ),
+        cloze_count=len(cloze),
+        cloze_top1=f"{100 * hits(cloze, 1) / len(cloze):.0f}",
+        cloze_top5=f"{100 * hits(cloze, 5) / len(cloze):.0f}",
+        theme_table=table(
+            ["theme", "sentences", "first", "among five"],
+            [[n, str(len(s)), str(hits(s, 1)), str(hits(s, 5))] for n, s in themes.items()],
+        ),
+        history_table=table(
+            ["minutes", "million tokens", "held-out loss"],
+            [
+                [
+                    f"{h['minutes']:.0f}",
+                    f"{h['tokens'] / 1e6:.1f}",
+                    f"{h['held_out']['overall']:.2f}",
+                ]
+                for h in state["history"]
+            ],
+        ),
+        right_table=table(
+            ["sentence", "first five"],
+            [[s["text"], words(s["top5"])] for s in cloze if hits([s], 5)][::4],
+        ),
+        wrong_table=table(
+            ["sentence", "accepted", "first five"],
+            [[s["text"], words(s["answers"]), words(s["top5"])] for s in missed],
+        ),
+        probe_table=table(
+            ["sentence", "first five"], [[t, words(w)] for t, w in figures["probes"].items()]
+        ),
+    )
+
+
+def export(data: Path, run: Path, out: Path, cloze: Path = CLOZE) -> dict[str, Any]:
+    """Write the model folder `out`; return the measured figures."""
+    checkpoint = run / CHECKPOINT
+    if not checkpoint.exists():
+        raise FileNotFoundError(f"{checkpoint} does not exist: run train.py first")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=run) as folder:
+        new = Path(folder)
+        state = write_model(data / "base", checkpoint, new)
+        figures = measure(new, data, run, cloze)
+        config = json.loads((new / "config.json").read_text(encoding="utf-8"))
+        size = (new / "model.safetensors").stat().st_size
+        (new / "README.md").write_text(card(state, figures, config, size), encoding="utf-8")
+        shutil.copyfile(data / "NOTICE", new / "NOTICE")
+        sums = {n: hashlib.sha256((new / n).read_bytes()).hexdigest() for n in LOADED}
+        write_json(new / "checksums.json", sums)
+        for path in new.iterdir():
+            temporary = out / (path.name + ".tmp")
+            shutil.copyfile(path, temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        for path in new.iterdir():
+            os.replace(out / (path.name + ".tmp"), out / path.name)
+    return figures
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description="Write the embedded model from a checkpoint.")
+    parser.add_argument("data", type=Path, help="folder that gather.py wrote")
+    parser.add_argument("run", type=Path, help="folder that train.py wrote")
+    parser.add_argument("out", type=Path, help="folder of the model: mlmtutor/tutor_bert")
+    parser.add_argument("--cloze", type=Path, default=CLOZE, help="cloze sentences (JSON lines)")
+    args = parser.parse_args(argv)
+    figures = export(args.data, args.run, args.out, args.cloze)
+    overall, cloze = figures["held_out"]["overall"], figures["cloze"]
+    print(
+        f"held-out loss {overall['loss']:.3f} (unigram {overall['unigram']:.3f}), "
+        f"top-1 {overall['top1']:.1%}, top-5 {overall['top5']:.1%}; "
+        f"cloze top-1 {hits(cloze, 1)}/{len(cloze)}, top-5 {hits(cloze, 5)}/{len(cloze)}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
