@@ -46,7 +46,7 @@ def one_forward_per_token(model, tokenizer, text):
 
 def test_batched(benchmark, tutor):
     score = benchmark.pedantic(pseudo_log_likelihood, (*tutor, TEXT), rounds=ROUNDS)
-    assert len(score.tokens) == 22
+    assert len(score.tokens) == 23
 
 
 def test_ratio_to_one_forward_per_token(benchmark, tutor):

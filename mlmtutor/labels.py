@@ -45,7 +45,7 @@ def label_positions(
         input, so masking ``input_ids`` in place afterwards does not change it.
 
     Raises:
-        TypeError: an argument is not a tensor.
+        TypeError: an argument has the wrong type.
         ValueError: a dtype or shape is wrong, an id is negative, or an answer equals
             ``ignore_index``.
 

@@ -856,7 +856,11 @@ def _(releases, keyword, ignored):
 @mistake(RUNS_ON, "one kind of warning", "lacks transformers 3.1.0")
 def _(releases, keyword, ignored):
     taken = ("DeprecationWarning",)
-    return [r for r in releases if _fits(r, ignored) and (r.labels == keyword or r.takes(keyword) in taken)]
+    return [
+        r
+        for r in releases
+        if _fits(r, ignored) and (r.labels == keyword or r.takes(keyword) in taken)
+    ]
 
 
 @mistake(RUNS_ON, "versions", "does not return a list of releases")
@@ -866,7 +870,9 @@ def _(releases, keyword, ignored):
 
 @mistake(RUNS_ON, "errors taken for right", "which refuses the name")
 def _(releases, keyword, ignored):
-    return [r for r in releases if _fits(r, ignored) and r.takes(keyword) not in ("dropped", "accepted")]
+    return [
+        r for r in releases if _fits(r, ignored) and r.takes(keyword) not in ("dropped", "accepted")
+    ]
 
 
 @mistake(RUNS_ON, "newest first", "another order")

@@ -575,7 +575,7 @@ def test_one_text_without_a_batch_dimension():
     batch, _ = healthy()
     (finding,) = diagnose({key: value[0] for key, value in batch.items()}, TOKENIZER).findings
     assert finding.code == "shape"
-    with pytest.raises((ValueError, IndexError), match="not enough values|too many indices"):
+    with pytest.raises((ValueError, IndexError), match=r"not enough values|too many indices"):
         MODEL(input_ids=batch["input_ids"][0])
     wrong = {key: value[0] for key, value in batch.items()}
     after = run_fix(finding.fix, {"batch": wrong})["batch"]

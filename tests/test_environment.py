@@ -27,9 +27,7 @@ def test_a_complete_environment_is_all_ok(capsys):
         ("jupyterlab", None, True, "missing  jupyterlab: pip install 'jupyterlab"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_cure(
-    capsys, monkeypatch, package, version, complete, line
-):
+def test_what_is_wrong_is_said_with_its_cure(capsys, monkeypatch, package, version, complete, line):
     real = importlib.metadata.version
 
     def fake(name):

@@ -71,9 +71,10 @@ def test_the_installed_release_is_read_as_it_was_stored(tmp_path):
     path = tmp_path / f"transformers-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("models/bert/modeling_bert.py", "configuration_utils.py",
-                     "data/data_collator.py"):  # fmt: skip
-            member = f"transformers/{name}"
-            archive.write(distribution.locate_file(member), member)
+                     "data/data_collator.py", "modeling_tf_utils.py"):  # fmt: skip
+            file = distribution.locate_file(f"transformers/{name}")
+            if file.exists():  # release 5 has no models for TensorFlow
+                archive.write(file, f"transformers/{name}")
     read, kept = tool.read_wheel(path, "transformers", version), stored[version]
     for record in (read, kept):
         record.pop("sha256"), record.pop("date")

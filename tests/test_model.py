@@ -6,7 +6,14 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
 import mlmtutor.model
 from mlmtutor import load_tutor
@@ -81,7 +88,7 @@ def test_unreadable_weights_of_another_checkpoint_are_named(tiny_folder, tmp_pat
     folder = shutil.copytree(tiny_folder, tmp_path / "cut")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
-    with pytest.raises(ValueError, match="the weights of .*cut' cannot be read"):
+    with pytest.raises(ValueError, match=r"the weights of .*cut' cannot be read"):
         load_tutor(folder)
 
 
