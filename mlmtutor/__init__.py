@@ -10,7 +10,7 @@ from mlmtutor.labels import IGNORE_INDEX, convert_labels, label_positions
 from mlmtutor.loss import loss_breakdown, masked_lm_loss
 from mlmtutor.masking import MaskingPolicy, mask_tokens
 from mlmtutor.model import load_tutor
-from mlmtutor.predict import top_predictions
+from mlmtutor.predict import pseudo_log_likelihood, top_predictions
 from mlmtutor.show import alignment
 
 __version__ = "0.1.0"
@@ -32,5 +32,6 @@ __all__ = [
     "loss_breakdown",
     "mask_tokens",
     "masked_lm_loss",
+    "pseudo_log_likelihood",
     "top_predictions",
 ]

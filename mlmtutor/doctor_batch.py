@@ -5,7 +5,7 @@ import inspect
 import torch
 
 from mlmtutor.doctor_case import TOO_SMALL, Case
-from mlmtutor.doctor_checks import REMASK, Problem, check, count_of, set_labels
+from mlmtutor.doctor_checks import REMASK, Problem, check, count_of, counted, set_labels
 from mlmtutor.labels import IGNORE_INDEX
 
 AT_MASKS = 'torch.where(batch["input_ids"] == tokenizer.mask_token_id, original, -100)'
@@ -272,7 +272,7 @@ def _ignore_in_input(case: Case) -> Problem | None:
     as_mask = case.labels is not None and bool(case.scored[where].all())
     meant = "tokenizer.mask_token_id" if as_mask else "original"
     return Problem(
-        f"{count_of(where)} input ids are -100, which is no token"
+        f"{counted(where, 'input id is', 'input ids are')} -100, which is no token"
         + (": input_ids and labels look exchanged" if exchanged else ""),
         '`batch["input_ids"], batch["labels"] = batch["labels"], batch["input_ids"]`'
         if exchanged
@@ -301,8 +301,8 @@ def _input_out_of_range(case: Case) -> Problem | None:
         return None
     last = "the vocabulary" if rows is None else rows - 1
     return Problem(
-        f"{count_of(where)} input ids are outside 0 to {last}, such as {int(ids[where][0])}: were "
-        "they made by another tokenizer?",
+        f"{counted(where, 'input id is', 'input ids are')} outside 0 to {last}, such as "
+        f"{int(ids[where][0])}: were they made by another tokenizer?",
         "encode the text again with the tokenizer of this model: `batch = collator(rows)`",
         where,
     )
@@ -353,7 +353,8 @@ def _ignore_minus_one(case: Case) -> Problem | None:
     if not where.any():
         return None
     return Problem(
-        f"{count_of(where)} labels are -1: the value for 'not scored' is -100 since 2.4.0",
+        f"{counted(where, 'label is', 'labels are')} -1: the value for 'not scored' "
+        "is -100 since 2.4.0",
         set_labels('torch.where(batch["labels"] == -1, -100, batch["labels"])'),
         where,
     )
@@ -388,8 +389,8 @@ def _ignore_pad(case: Case) -> Problem | None:
     where = case.labels == value
     name = "[PAD]" if value == case.pad_id else "0"
     return Problem(
-        f"{count_of(where)} labels are {value} and none is -100: {name} is used for 'not scored', "
-        "but the loss scores it like any token",
+        f"{counted(where, 'label is', 'labels are')} {value} and none is -100: {name} is used "
+        "for 'not scored', but the loss scores it like any token",
         set_labels(f'torch.where(batch["labels"] == {value}, -100, batch["labels"])'),
         where,
     )
@@ -416,7 +417,7 @@ def _label_out_of_range(case: Case) -> Problem | None:
     some = ", ".join(map(str, values[:3])) + (", ..." if values[3:] else "")
     bound = "" if rows is None else f' | (batch["labels"] >= {rows})'
     return Problem(
-        f"{count_of(where)} labels are outside 0 to {last} ({some}){meant}",
+        f"{counted(where, 'label is', 'labels are')} outside 0 to {last} ({some}){meant}",
         set_labels(f'torch.where((batch["labels"] < 0){bound}, -100, batch["labels"])'),
         where,
     )
@@ -451,6 +452,7 @@ def _nothing_labelled(case: Case) -> Problem | None:
         )
     return Problem(
         "no position is scored, so the loss is nan (0 / 0); at a rate of 15 %, "
-        f"{text} positions of text have this happen in {0.85**text:.1%} of the draws",
+        f"this happens to {counted(text, 'position', 'positions')} of text in "
+        f"{0.85**text:.1%} of the draws",
         fix,
     )

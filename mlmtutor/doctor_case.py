@@ -108,8 +108,8 @@ class Case:
     def tensor(self, key: str) -> torch.Tensor | None:
         """Return a value as a tensor on the CPU, of whatever dtype, or ``None``."""
         value = self.raw(key)
-        if value is None:
-            return None
+        if value is None or (key == "attention_mask" and isinstance(value, Mapping)):
+            return None  # ModernBERT takes one mask for each kind of attention, ready made
         try:
             if isinstance(value, str | bytes):
                 raise TypeError(f"it is a {type(value).__name__}")
@@ -148,12 +148,17 @@ class Case:
         shape = None if self.input_ids is None else self.input_ids.numel()
         close = difflib.get_close_matches("labels", [key.lower() for key in keys], cutoff=0.75)
         for key in [*OLD_NAMES, *keys]:
-            if key in keys and (key in OLD_NAMES or key.lower() in close):
-                value = self.tensor(key)
-                self.unread.pop(key, None)
-                old = key in OLD_NAMES[:3]  # no other task has had these names
-                if value is not None and (old or value.numel() == shape):
-                    return key
+            if key not in keys or key == "input_ids" or key.lower().endswith("mask"):
+                continue
+            unread = dict(self.unread)
+            value = self.tensor(key)
+            self.unread = unread
+            if value is None:
+                continue
+            old = key in OLD_NAMES[:3]  # no other task has had these names
+            named = key in OLD_NAMES or key.lower() in close or "label" in key.lower()
+            if old or (value.numel() == shape and (named or bool((value == IGNORE_INDEX).any()))):
+                return key
         return None
 
     def _visibility(self) -> torch.Tensor | None:
@@ -207,9 +212,9 @@ class Case:
         if (labels == -1).any():
             return -1
         if not (labels == IGNORE_INDEX).any():
-            pad = int(self.pad_id or 0)
-            if ((labels == pad) & (ids != pad)).sum() > 0.5 * (ids != pad).sum():
-                return pad
+            for value in (int(self.pad_id or 0), 0):
+                if ((labels == value) & (ids != value)).sum() > 0.5 * (ids != value).sum():
+                    return value
         return IGNORE_INDEX
 
     @cached_property
@@ -263,6 +268,16 @@ class Case:
         if self.mask_id is None:
             return torch.zeros_like(self.input_ids, dtype=torch.bool)
         return self.input_ids == self.mask_id
+
+    @cached_property
+    def is_cloze(self) -> bool:
+        """Whether blanks were set, not drawn: one place in each row, or equally many [MASK]."""
+        if self.mask_id is None or (self.scored & ~self.masked).any():
+            return bool((self.scored.sum(dim=1) == 1).all())
+        before = torch.nn.functional.pad(self.scored, (1, 0))[:, :-1]
+        blanks, tokens = (self.scored & ~before).sum(dim=1), self.scored.sum(dim=1)
+        alike = len(tokens) > 1 and bool((tokens == tokens[0]).all())
+        return bool((blanks > 0).all()) and (alike or bool((blanks == 1).all()))
 
     @cached_property
     def kept(self) -> Any:

@@ -228,7 +228,7 @@ def run_checks(table: Mapping[str, Check], case: Any) -> Diagnosis:
             findings[item.code] = Finding(
                 item.code,
                 problem.severity or item.severity,
-                message + ".",
+                message if message.endswith("?") else message + ".",
                 problem.fix + ".",
                 tuple((row, column) for row, column in positions),
             )
@@ -253,6 +253,12 @@ def at_most(count: int, trials: int, rate: float) -> float:
 def count_of(where: torch.Tensor) -> int:
     """How many are True."""
     return int(where.sum())
+
+
+def counted(count: int | torch.Tensor, one: str, many: str) -> str:
+    """The number with its noun: ``1 label is`` or ``3 labels are``."""
+    count = int(count.sum()) if isinstance(count, torch.Tensor) else count
+    return f"{count} {one if count == 1 else many}"
 
 
 def set_labels(expression: str) -> str:

@@ -13,6 +13,7 @@ from mlmtutor.doctor_checks import (
     at_most,
     check,
     count_of,
+    counted,
     set_labels,
 )
 
@@ -74,8 +75,9 @@ def _inverted(case: Case) -> Problem | None:
     if count_of(shown & case.scored) <= 0.5 * count_of(shown):
         return None
     return Problem(
-        f"none of the {count_of(case.masked)} [MASK] positions has a label, but "
-        f"{count_of(case.scored)} other positions have: -100 goes where nothing is predicted",
+        f"{counted(case.masked, 'position holds', 'positions hold')} [MASK] without a label, but "
+        f"{counted(case.scored, 'other has one', 'others have one')}: -100 goes where nothing is "
+        "predicted",
         set_labels('torch.where(batch["input_ids"] == original, -100, original)'),
         hidden,
     )
@@ -94,8 +96,8 @@ def _everything_labelled(case: Case) -> Problem | None:
     Source: transformers#20797, lucidrains/mlm-pytorch#2, keras-bert#188.
     """
     text = case.maskable
-    if not text.any() or not case.scored[text].all():
-        return None
+    if not text.any() or not case.scored[text].all() or not case.kept.any():
+        return None  # where every answer is hidden, none can be copied
     ends = case.special & ~case.padding & ~case.masked
     # Maskers never select [CLS] or [SEP]: if all of those are scored, that is proof. Otherwise
     # ask how likely it is to select all, and to keep as many, at rates of 40 % and 20 %.
@@ -151,8 +153,8 @@ def _label_is_mask(case: Case) -> Problem | None:
             'torch.where(original == tokenizer.mask_token_id, -100, batch["labels"])'
         )
     return Problem(
-        f"{count_of(where)} labels are {case.mask_id}, the id of {case.tokenizer.mask_token} "
-        f"itself: {cause}",
+        f"{counted(where, 'label is', 'labels are')} {case.mask_id}, the id of "
+        f"{case.tokenizer.mask_token} itself: {cause}",
         fix,
         where,
         "warning" if literal else "error",
@@ -179,11 +181,14 @@ def _padding_labelled(case: Case) -> Problem | None:
     where = _padding_scored(case)
     if not where.any():
         return None
-    if case.visible is not None and not (where & case.visible).any():
+    flat = case.tensor("attention_mask")  # one of four dimensions does not fit the labels
+    if flat is not None and flat.shape == where.shape and not (where & case.visible).any():
         fix = set_labels('torch.where(batch["attention_mask"] == 0, -100, batch["labels"])')
     else:
         fix = set_labels('torch.where(original == tokenizer.pad_token_id, -100, batch["labels"])')
-    return Problem(f"{count_of(where)} positions of padding are scored", fix, where)
+    return Problem(
+        f"{counted(where, 'position of padding is', 'positions of padding are')} scored", fix, where
+    )
 
 
 @check(
@@ -203,7 +208,7 @@ def _label_hidden(case: Case) -> Problem | None:
         return None
     at_masks = torch.equal(~case.visible, case.masked)
     return Problem(
-        f"attention_mask is 0 at {count_of(where)} scored positions"
+        f"attention_mask is 0 at {counted(where, 'scored position', 'scored positions')}"
         + (": it is 0 exactly at the mask tokens, but it says what is padding" if at_masks else ""),
         '`batch["attention_mask"] = (original != tokenizer.pad_token_id).long()`',
         where,
@@ -230,7 +235,8 @@ def _special_labelled(case: Case) -> Problem | None:
         return None
     found = set(case.original[where].tolist())
     return Problem(
-        f"{count_of(where)} special tokens are scored, of the ids {sorted(found)}",
+        f"{counted(where, 'special token is', 'special tokens are')} scored, of the "
+        f"{'id' if len(found) == 1 else 'ids'} {', '.join(map(str, sorted(found)))}",
         set_labels(
             f"torch.where(torch.isin(original, torch.tensor({sorted(found)})), "
             '-100, batch["labels"])'
@@ -255,8 +261,10 @@ def _mask_without_label(case: Case) -> Problem | None:
     if not where.any():
         return None
     return Problem(
-        f"{count_of(where)} of {count_of(case.masked)} mask tokens have no label",
-        set_labels(
+        f"of {counted(case.masked, 'mask token', 'mask tokens')} in the input "
+        f"{counted(where, 'has', 'have')} no label: it was dropped, or the text itself held them",
+        "take mask tokens out of the text before masking, and score all the others: "
+        + set_labels(
             'torch.where(batch["input_ids"] == tokenizer.mask_token_id, original, batch["labels"])'
         ),
         where,
@@ -296,7 +304,8 @@ def _partial_word(case: Case) -> Problem | str | None:
     if not where.any():
         return None
     return Problem(
-        f"{count_of(where)} positions are pieces of words that are masked only in part",
+        f"{counted(where, 'position is a piece', 'positions are pieces')} of words that are masked "
+        "only in part",
         "choose words, then take all their pieces: "
         '`batch["input_ids"], batch["labels"] = mask_tokens(original, tokenizer, '
         "policy=MaskingPolicy(whole_word=True), word_ids=word_ids)`",
@@ -376,7 +385,14 @@ def _replacement_shares(case: Case) -> Problem | None:
     "selection-low",
     "warning",
     needs=("labels", "tokenizer"),
-    unless=(*LABELS_LIE, "label-is-mask", "nothing-labelled", "mask-without-label", "label-hidden"),
+    unless=(
+        *LABELS_LIE,
+        "foreign-mask",
+        "label-is-mask",
+        "nothing-labelled",
+        "mask-without-label",
+        "label-hidden",
+    ),
 )
 def _selection_low(case: Case) -> Problem | None:
     """Fewer positions are scored than any masking rate in use gives.
@@ -385,8 +401,7 @@ def _selection_low(case: Case) -> Problem | None:
     Source: arXiv:1810.04805 (15 %); arXiv:2202.08005 (40 %).
     """
     count, text = count_of(case.scored & case.maskable), count_of(case.maskable)
-    one_each = bool((case.scored.sum(dim=1) == 1).all())  # a cloze, or the score of a sentence
-    if one_each or at_most(count, text, LOWEST_RATE) > ALPHA:
+    if case.is_cloze or at_most(count, text, LOWEST_RATE) > ALPHA:
         return None
     return Problem(
         f"{count} of {text} positions of text are scored, {count / text:.1%}; 15 to 40 % are usual "
@@ -436,7 +451,8 @@ def _random_special(case: Case) -> Problem | None:
     rate = len(special_ids) / len(case.tokenizer)
     chance = at_least(count_of(where), count_of(random), rate)
     return Problem(
-        f"{count_of(where)} of {count_of(random)} random replacements are special tokens",
+        f"of {counted(random, 'random replacement', 'random replacements')} "
+        f"{counted(where, 'is a special token', 'are special tokens')}",
         REMASK,
         where,
         "warning" if chance < ALPHA else "info",
@@ -459,15 +475,14 @@ def _same_mask_rows(case: Case) -> Problem | None:
     """
     text, chosen = case.maskable, case.scored & case.maskable
     rows, count = text.sum(dim=0), chosen.sum(dim=0)
-    template = bool((case.scored.sum(dim=1) == 1).all()) and bool(
-        (case.original == case.original[:1]).double().mean() > 0.5
-    )
-    if template or not chosen.any() or ((count > 0) & (count < rows)).any():
+    one_each = bool((case.scored.sum(dim=1) == 1).all())  # a cloze at a fixed place
+    if one_each or not chosen.any() or ((count > 0) & (count < rows)).any():
         return None
     if _chance_of_agreement(rows, count_of(chosen) / count_of(text)) > ALPHA:
         return None
     return Problem(
-        f"all {len(text)} rows are masked at the same {count_of(count > 0)} positions",
+        f"all {len(text)} rows are masked at the same "
+        f"{counted(count > 0, 'position', 'positions')}",
         f"draw for every row: {REMASK}",
         chosen,
     )
@@ -547,7 +562,7 @@ def _padding_attended(case: Case) -> Problem | None:
     if case.pad_means_more or not where.any():
         return None
     return Problem(
-        f"the model reads {count_of(where)} positions of padding",
+        f"the model reads {counted(where, 'position', 'positions')} of padding",
         '`batch["attention_mask"] = (original != tokenizer.pad_token_id).long()`',
         where,
     )

@@ -27,11 +27,13 @@ MASKED_MODEL = re.compile(r"ForMaskedLM$|^(TF|Flax)?(Bert|Albert|MobileBert)ForP
 OTHER_MODEL = re.compile(r"^[A-Z]\w*(For[A-Z]\w+|LMHeadModel|Model)$")
 BRACKETS = re.compile(
     r"(^|/)(bert-(base|large|tiny|mini|small|medium)|distilbert|albert|electra|deberta|mobilebert|"
-    r"modernbert|scibert|biobert|finbert)",
+    r"modernbert-(base|large)|scibert|biobert|finbert)",
     re.I,
 )
 ANGLES = re.compile(
-    r"(^|/)((xlm-)?roberta-(base|large)|distilroberta|camembert|bertweet|longformer|codebert)", re.I
+    r"^(FacebookAI/)?(xlm-)?roberta-(base|large)|"  # klue/roberta-base has the tokenizer of BERT
+    r"(^|/)(distilroberta|camembert(?!a|v2)|bertweet|longformer|codebert)",
+    re.I,
 )
 SPELLINGS = ("[MASK]", "<mask>")
 
@@ -370,9 +372,10 @@ def same(one: ast.AST, two: ast.AST) -> bool:
 
 def is_labels(node: ast.AST | None) -> bool:
     """Whether an expression is named like labels: ``labels``, ``batch["labels"]``, ``x.labels``."""
+    name = last_name(node) or ""
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-        return isinstance(node.slice.value, str) and "label" in node.slice.value.lower()
-    return "label" in (last_name(node) or "").lower()
+        name = str(node.slice.value)
+    return "label" in name.lower() and not name.lower().endswith(("mask", "masks"))
 
 
 def is_inputs(node: ast.AST | None) -> bool:
@@ -397,15 +400,18 @@ def unwrapped(node: ast.expr) -> ast.expr:
 
 
 def _old_keyword(module: Module) -> Iterator[ast.AST]:
+    about_masks = module.is_masked_lm or "AutoModelWithLMHead" in module.origins
     for call in module.calls():
         kind = module.kind(call.func)
+        if _is_for_old_versions(module, call):
+            continue
         for name, _, place in module.keywords(call):
             if name not in OLD_KEYWORDS or kind == "other":
                 continue
             # A model that cannot be followed counts, in a file about masked models, unless a
             # function here takes the argument. A capital letter makes a record of some kind.
             own = name in module.parameters or (last_name(call.func) or "A")[0].isupper()
-            likely = module.is_masked_lm and name == OLD_KEYWORDS[0] and not own
+            likely = about_masks and name == OLD_KEYWORDS[0] and not own
             if kind == "masked" or (likely and last_name(call.func) != "dict"):
                 yield place
     uses_masked_model = any(module.kind(call.func) == "masked" for call in module.calls())
@@ -426,6 +432,10 @@ def _label_is_mask(module: Module) -> Iterator[ast.AST]:
         element = isinstance(target, ast.Subscript) and is_labels(target.value)
         if element and module.is_mask_id(value):
             yield statement
+        elif isinstance(target, ast.Subscript) and element and number(value) == -100:
+            # labels[labels != mask_token_id] = -100: what is left is the mask id
+            if _compares_with_mask(module, target.slice, target.value, ast.NotEq):
+                yield statement
         elif element and isinstance(target, ast.Subscript) and isinstance(value, ast.Subscript):
             # labels[i] = input_ids[i], where the text has a mask token and no id is replaced later
             base = value.value
@@ -433,6 +443,13 @@ def _label_is_mask(module: Module) -> Iterator[ast.AST]:
             masked_here = any(same(base, written) for written in writes_mask)
             if copied and not masked_here and module.masked_sentence():
                 yield statement
+        elif is_labels(target) and isinstance(value, ast.ListComp):
+            chosen = value.elt
+            if isinstance(chosen, ast.IfExp) and (
+                _compares_with_mask(module, chosen.test, chosen.body, ast.Eq)
+                or _compares_with_mask(module, chosen.test, chosen.orelse, ast.NotEq)
+            ):
+                yield statement  # [i if i == mask_token_id else -100 for i in input_ids]
         elif is_labels(target) and isinstance(value, ast.Call):
             if _fills_with_mask(module, value):
                 yield statement
@@ -451,21 +468,31 @@ def _label_is_mask(module: Module) -> Iterator[ast.AST]:
 
 
 def _fills_with_mask(module: Module, call: ast.Call) -> bool:
-    """``torch.where(..., mask_id, -100)``, or ``torch.where(ids == mask_id, ids, -100)``."""
+    """``where(..., mask_id, -100)``, ``where(ids == mask_id, ids, -100)``, or with ``!=``."""
     name, arguments = last_name(call.func), call.args
     if name in ("full", "full_like", "masked_fill", "where"):
         if any(module.is_mask_id(argument) for argument in arguments[1:]):
             return True
-        test = arguments[0] if arguments else None
-        return (
-            name == "where"
-            and len(arguments) == 3
-            and isinstance(test, ast.Compare)
-            and isinstance(test.ops[0], ast.Eq)
-            and module.is_mask_id(test.comparators[0])
-            and same(test.left, unwrapped(arguments[1]))
-        )
+        if name == "where" and len(arguments) == 3:
+            test, yes, no = arguments
+            return _compares_with_mask(module, test, yes, ast.Eq) or _compares_with_mask(
+                module, test, no, ast.NotEq
+            )
+        if name == "masked_fill" and len(arguments) == 2 and isinstance(call.func, ast.Attribute):
+            return _compares_with_mask(module, arguments[0], call.func.value, ast.NotEq)
     return False
+
+
+def _compares_with_mask(
+    module: Module, test: ast.expr, ids: ast.expr, operator: type[ast.cmpop]
+) -> bool:
+    """Whether a test is ``ids == mask_token_id`` (or ``!=``) of these same ids."""
+    return (
+        isinstance(test, ast.Compare)
+        and isinstance(test.ops[0], operator)
+        and module.is_mask_id(test.comparators[0])
+        and same(test.left, unwrapped(ids))
+    )
 
 
 def _masked_later(module: Module, labels: ast.expr, ids: ast.expr, first: ast.stmt) -> bool:
@@ -493,7 +520,11 @@ def _labels_are_inputs(module: Module) -> Iterator[ast.AST]:
         for name, value, place in module.keywords(call):
             if name in ("labels", *OLD_KEYWORDS):
                 plain = unwrapped(value)
-                if is_inputs(plain) or (ids is not None and same(plain, unwrapped(ids))):
+                copied = _only_source(module, plain)
+                if is_inputs(plain) or (
+                    ids is not None
+                    and any(same(one, unwrapped(ids)) for one in (plain, copied) if one is not None)
+                ):
                     yield place
     collates = any(last_name(c.func) == "DataCollatorForLanguageModeling" for c in module.calls())
     if collates or module.uses(-100) or not masked_calls:
@@ -505,6 +536,15 @@ def _labels_are_inputs(module: Module) -> Iterator[ast.AST]:
         named = isinstance(key, ast.Constant) and key.value == "labels"
         if named and is_inputs(unwrapped(value)):
             yield statement
+
+
+def _only_source(module: Module, labels: ast.expr) -> ast.expr | None:
+    """What a name was copied from, if nothing else is done with it than to pass it as labels."""
+    if not isinstance(labels, ast.Name):
+        return None
+    others = [n for n in module.nodes if isinstance(n, ast.Name) and n.id == labels.id]
+    stores = [value for target, value, _ in module.stores() if same(target, labels)]
+    return unwrapped(stores[0]) if len(stores) == 1 and len(others) == 2 else None
 
 
 def _minus_one(module: Module) -> Iterator[ast.AST]:
@@ -524,24 +564,29 @@ def _minus_one(module: Module) -> Iterator[ast.AST]:
         made_for_100 = module.uses(-100) or collates
         if module.kind(call.func) == "masked" or (last_name(call.func) in losses and made_for_100):
             yield place
-    passed = any(
-        name == "labels" or name in OLD_KEYWORDS
+    passed = [
+        dotted(value)
         for call in module.calls()
         if module.kind(call.func) == "masked"
-        for name, _, _ in module.keywords(call)
-    )
+        for name, value, _ in module.keywords(call)
+        if name == "labels" or name in OLD_KEYWORDS
+    ]
+    names = {name for name in passed if name is not None}
     if ignoring or not passed:
         return  # a loss of its own that ignores -1 is right
     fills = ("where", "masked_fill", "full", "full_like")
     for target, value, statement in module.stores():
-        if isinstance(target, ast.Subscript) and is_labels(target.value):
+        owner = target.value if isinstance(target, ast.Subscript) else target
+        if isinstance(target, ast.Subscript) and (is_labels(owner) or dotted(owner) in names):
             filled: ast.expr | None = value
-        elif not is_labels(target):
+        elif not is_labels(target) and dotted(target) not in names:
             continue
         elif isinstance(value, ast.Call) and last_name(value.func) in fills and value.args:
             filled = value.args[-1]
         elif isinstance(value, ast.BinOp) and isinstance(value.left, ast.List):
             filled = value.left.elts[0] if value.left.elts else None  # [-1] * length
+        elif isinstance(value, ast.ListComp) and isinstance(value.elt, ast.IfExp):
+            filled = value.elt.orelse  # [answer if chosen else -1 for ...]
         else:
             continue
         if number(filled) == -1:
@@ -560,6 +605,8 @@ def _removed_collator(module: Module) -> Iterator[ast.AST]:
     for node in module.nodes:
         imported = isinstance(node, ast.alias) and node.name == name
         used = imported or (isinstance(node, ast.Attribute) and node.attr == name)
+        if isinstance(node, ast.Name) and node.id == name and name not in module.origins:
+            used = module.origins.get("*", "").partition(".")[0] in LIBRARIES
         if used and not _import_is_guarded(module, node):
             yield node
 
@@ -571,6 +618,20 @@ def _import_is_guarded(module: Module, node: ast.AST) -> bool:
             caught = [dotted(handler.type) for handler in parent.handlers]
             if {"ImportError", "AttributeError", "Exception", None} & set(caught):
                 return True
+        parent = module.parents.get(parent)
+    return False
+
+
+def _is_for_old_versions(module: Module, node: ast.AST) -> bool:
+    """Whether a place is reached only after a TypeError, or after a look at the version."""
+    parent = module.parents.get(node)
+    while parent is not None:
+        if isinstance(parent, ast.ExceptHandler) and dotted(parent.type) == "TypeError":
+            return True
+        if isinstance(parent, ast.If | ast.IfExp) and any(
+            "version" in (last_name(part) or "").lower() for part in ast.walk(parent.test)
+        ):
+            return True
         parent = module.parents.get(parent)
     return False
 
@@ -593,7 +654,7 @@ def _of_transformers(module: Module, function: ast.expr, names: Iterable[str]) -
 def _evaluation_strategy(module: Module) -> Iterator[ast.AST]:
     classes = ("TrainingArguments", "Seq2SeqTrainingArguments")
     for call in module.calls() if module.is_masked_lm else ():
-        if _of_transformers(module, call.func, classes):
+        if _of_transformers(module, call.func, classes) and not _is_for_old_versions(module, call):
             yield from (
                 place for name, _, place in module.keywords(call) if name == "evaluation_strategy"
             )
@@ -601,7 +662,8 @@ def _evaluation_strategy(module: Module) -> Iterator[ast.AST]:
 
 def _trainer_tokenizer(module: Module) -> Iterator[ast.AST]:
     for call in module.calls() if module.is_masked_lm else ():
-        if _of_transformers(module, call.func, ("Trainer", "Seq2SeqTrainer")):
+        trainer = _of_transformers(module, call.func, ("Trainer", "Seq2SeqTrainer"))
+        if trainer and not _is_for_old_versions(module, call):
             yield from (place for name, _, place in module.keywords(call) if name == "tokenizer")
 
 
@@ -632,7 +694,11 @@ def _hand_spelled(module: Module) -> Iterator[ast.AST]:
             }
             families |= known or {"?"}
     repaired = any(
-        last_name(call.func) == "replace" and any(last_name(a) == "mask_token" for a in call.args)
+        last_name(call.func) == "replace"
+        and any(
+            last_name(a) == "mask_token" or (isinstance(a, ast.Constant) and a.value in SPELLINGS)
+            for a in call.args[1:]
+        )
         for call in module.calls()
     )
     if len(families) != 1 or "?" in families or repaired:
@@ -642,13 +708,14 @@ def _hand_spelled(module: Module) -> Iterator[ast.AST]:
     for node in module.nodes:
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
             continue
-        if wrong not in node.value or _is_explained(module, node):
+        if wrong not in node.value or "</mask>" in node.value or _is_explained(module, node):
             continue
         parent = module.parents.get(node)
         converts = (
             isinstance(parent, ast.Call) and last_name(parent.func) == "convert_tokens_to_ids"
         )
-        if node.value.strip() != wrong or converts:
+        joined = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Add)
+        if node.value.strip() != wrong or converts or joined:
             yield node
 
 
@@ -666,11 +733,17 @@ def _is_explained(module: Module, node: ast.Constant) -> bool:
             "replace",
             "sub",
             "split",
+            "warn",
+            "warning",
+            "info",
+            "debug",
+            "error",
+            "add_argument",
         )
         if defines or told or isinstance(parent, ast.Compare):
             return True
         parent = module.parents.get(parent)
-    return False
+    return isinstance(parent, ast.Raise | ast.Assert)
 
 
 RULES = (
@@ -881,7 +954,7 @@ def _without_magics(source: str) -> str:
         lines[first] = ""
     continued = False
     for i, line in enumerate(lines):
-        magic = re.match(r"\s*([%!?]|[\w.\[\]\"']+\?{1,2}\s*$)", line)
+        magic = re.match(r"\s*(%{1,2}\w|[!?]|[\w.\[\]\"']+\?{1,2}\s*$)", line)
         assigned = re.match(r"(\s*[\w., ]+=\s*)[%!]", line)
         if continued:
             lines[i] = ""

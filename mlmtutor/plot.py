@@ -321,13 +321,15 @@ def pair_gaps(gaps: Mapping[str, Sequence[float]]) -> Figure:
         words.append(f"{kind}: {count} of {len(values)}")
     axes.set_yticks(range(len(gaps)), ticks)
     axes.set_ylim(len(gaps) - 0.4, -0.85)
-    for x, text, colour, side in (
-        (0.5, "right sentence preferred", "right", "left"),
-        (-0.5, "wrong one", "wrong", "right"),
+    reach = max(abs(gap) for values in gaps.values() for gap in values) or 1.0
+    lowest = min(gap for values in gaps.values() for gap in values)
+    axes.set_xlim(min(lowest - 0.05 * reach, -0.25 * reach), 1.08 * reach)
+    for side, text, colour, align in (
+        (8, "right sentence preferred", "right", "left"),
+        (-8, "wrong one", "wrong", "right"),
     ):
-        axes.annotate(text, (0, -0.6), (16 * x, 0), textcoords="offset points", ha=side,
+        axes.annotate(text, (0, -0.6), (side, 0), textcoords="offset points", ha=align,
                       va="center", color=COLOURS[colour])  # fmt: skip
-    axes.margins(x=0.12)
     axes.set_xlabel("score of the right sentence less that of the wrong one (nats)")
     return finish(
         canvas,

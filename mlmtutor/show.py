@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from mlmtutor.labels import IGNORE_INDEX
 
-BLOCK = 12  # positions side by side
+BLOCK = 12  # positions side by side, fewer where their texts are wide
+WIDEST = 128  # characters of a block, with two between columns: fits a page of 1280 pixels
 LONGEST = 40  # more positions than this are folded to the first 24 and the last 12
 HEAD, TAIL = 24, 12
 MOST_ROWS = 8  # more rows of a batch than this are folded
@@ -120,9 +121,9 @@ def alignment(
 
     Under each token stand its id, its label, whether the position is scored and as which token,
     and, where logits are given, -log p(label) in nats. The summary says of which values the loss
-    is the mean. More than 12 positions wrap into stacked blocks; more than 40 positions, or 8
-    rows, are folded, and a line says how many and how many of them are scored. What is folded
-    counts in the summary.
+    is the mean. More than 12 positions, or fewer wide ones, wrap into stacked blocks; more than 40
+    positions, or 8 rows, are folded, and a line says how many, and how many of them are scored.
+    What is folded counts in the summary.
 
     Args:
         tokenizer: the tokenizer that made the ids.
@@ -263,7 +264,7 @@ def _lines(
             scored_cells.append(Cell(f"✓ {_token(tokenizer, label)}", "strong"))
         else:
             label_cells.append(Cell(str(label), "error"))
-            scored_cells.append(Cell("✗ no such id", "strong"))
+            scored_cells.append(Cell("✗ no id", "strong"))
     lines += [("labels", label_cells), ("scored", scored_cells)]
     if nll is not None:
         lines.append(
@@ -302,15 +303,25 @@ def _blocks(
                     f"{first - HEAD} positions{folded} …"
                 )
             )
-        for start in range(first, last, BLOCK) or [0]:
-            stop = min(start + BLOCK, last)
-            blocks.append(
-                Block(
-                    f"{prefix}positions {start} to {stop - 1}" if length else f"{prefix}empty",
-                    tuple((name, tuple(cells[start:stop])) for name, cells in lines),
-                )
-            )
+        start = first
+        while start < last:
+            stop = _end_of_block(lines, start, last)
+            columns = tuple((name, tuple(cells[start:stop])) for name, cells in lines)
+            blocks.append(Block(f"{prefix}positions {start} to {stop - 1}", columns))
+            start = stop
+    if not length:
+        blocks.append(Block(f"{prefix}empty", tuple((name, ()) for name, _ in lines)))
     return blocks
+
+
+def _end_of_block(lines: list[tuple[str, list[Cell]]], start: int, last: int) -> int:
+    """Return where the block that begins at ``start`` ends: at 12 positions, or when it is wide."""
+    width = 0
+    for position in range(start, min(start + BLOCK, last)):
+        width += 2 + max(len(cells[position].text) for _, cells in lines)
+        if width > WIDEST and position > start:
+            return position
+    return min(start + BLOCK, last)
 
 
 def _summary(

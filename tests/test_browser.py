@@ -49,12 +49,15 @@ def jupyterlab(tmp_path_factory):
     """JupyterLab on a copy of the lessons; gives its address, and ends it afterwards."""
     home = tmp_path_factory.mktemp("home")
     folder = shutil.copytree(lessons.ROOT / "notebooks", home / "notebooks")
+    # Attach all cells to the page, not those in view alone: a test can then look at any of them.
+    settings = home / "config/lab/user-settings/@jupyterlab/notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     port = free_port()
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
         f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
         f"--ServerApp.root_dir={folder}", "--expose-app-in-browser",
-        "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     clean = {**os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / "config")}
     with open(home / "log", "w") as log:
@@ -132,7 +135,6 @@ def test_lesson_01_runs_to_its_end(browser, jupyterlab):
 def test_an_untrusted_lesson_shows_its_tables(browser, jupyterlab):
     # A fresh copy is untrusted: only what the sanitizer of JupyterLab lets through is shown.
     page, _ = open_lesson(browser, jupyterlab, "01_answer_the_question.ipynb")
-    page.get_by_text("What do the labels do?").first.scroll_into_view_if_needed()
     table = page.locator("table:has(caption)").first
     table.scroll_into_view_if_needed(timeout=30_000)
     assert table.locator("th[scope=row]").all_inner_texts()[0] == "position"

@@ -436,6 +436,18 @@ def test_positions_count_and_places_agree():
     assert "at (row, column) (0, 2), (0, 4)" in finding.message
 
 
+def test_one_of_a_thing_is_not_told_as_many():
+    ids, labels = torch.tensor([[CLS, 20, MASK, 22, SEP]]), torch.full((1, 5), -100)
+    for label, start in (
+        (MASK, "1 label is 4, the id"),
+        (-1, "1 label is -1:"),
+        (V, "1 label is "),
+    ):
+        labels[0, 2] = label
+        finding = diagnose({"input_ids": ids, "labels": labels}, TOKENIZER).findings[0]
+        assert finding.message.startswith(start)
+
+
 def test_long_lists_of_places_are_cut_in_the_message_only():
     batch, names = healthy()
     (finding,) = diagnose({**batch, "labels": names["original"]}, TOKENIZER).findings
@@ -506,7 +518,18 @@ def test_three_mistakes_give_three_findings():
 
 
 @pytest.mark.parametrize(
-    "name", ["masked_lm_labels", "lm_labels", "label", "Labels", "lables", "label_ids", "label_"]
+    "name",
+    [
+        "masked_lm_labels",
+        "lm_labels",
+        "label",
+        "Labels",
+        "lables",
+        "label_ids",
+        "label_",
+        "masked_lm_label",
+        "answers",
+    ],
 )
 def test_old_and_misspelled_names_of_the_labels(name):
     batch, _ = healthy()
@@ -520,6 +543,12 @@ def test_a_label_of_the_whole_row_is_no_misnamed_label():
     batch = {**rename(batch, "x"), "label": torch.zeros(len(batch["input_ids"]))}
     del batch["x"]
     assert diagnose(batch, TOKENIZER).codes == ("labels-missing",)
+
+
+def test_a_mask_of_the_labels_is_no_misnamed_label():
+    batch, _ = healthy()
+    given = {"input_ids": batch["input_ids"], "labels_mask": (batch["labels"] != -100).long()}
+    assert diagnose(given, TOKENIZER).codes == ("labels-missing", "padding-attended")
 
 
 def test_a_model_that_names_the_argument_so_is_right():
@@ -599,6 +628,19 @@ def test_packed_attention_masks_of_three_and_four_dimensions_are_read():
     additive = torch.zeros(square.shape).masked_fill(~square, -1e9)[:, None]
     for mask in (square, square[:, None], additive, batch["attention_mask"] * 3, row):
         assert diagnose({**batch, "attention_mask": mask}, TOKENIZER).codes == ()
+    by_layer = {"full_attention": square, "sliding_attention": square}  # ModernBERT takes these
+    assert diagnose({**batch, "attention_mask": by_layer}, TOKENIZER).ok
+
+
+def test_the_fix_for_labelled_padding_runs_with_a_mask_of_four_dimensions():
+    batch, names = healthy(count=24)
+    mask = batch["attention_mask"]
+    labels = batch["labels"].where(mask == 1, PAD)
+    batch = {**batch, "labels": labels, "attention_mask": mask[:, None, None, :]}
+    (finding,) = diagnose(batch, TOKENIZER).findings
+    assert finding.code == "padding-labelled"
+    fixed = run_fix(finding.fix, {**names, "batch": batch})["batch"]
+    assert diagnose(fixed, TOKENIZER).ok
 
 
 def test_labels_on_another_device_and_labels_strided_really_fail_in_the_model():
@@ -625,6 +667,15 @@ def test_the_ignore_value_zero_is_named_without_a_tokenizer():
     assert finding.code == "ignore-pad"
     assert "0 is used" in finding.message
     assert "[PAD] is used" in diagnose(broken, TOKENIZER).findings[0].message
+
+
+def test_the_ignore_value_zero_is_found_where_padding_is_another_id():
+    other = copy.deepcopy(TOKENIZER)
+    other.pad_token = "[UNK]"
+    batch, _ = healthy()
+    batch["labels"] = batch["labels"].where(batch["labels"] != -100, 0)
+    batch["input_ids"] = batch["input_ids"].where(batch["input_ids"] != PAD, other.pad_token_id)
+    assert diagnose(batch, other).codes == ("ignore-pad",)
 
 
 def test_exchanged_ids_and_labels():
@@ -755,6 +806,12 @@ def test_each_spelling_is_foreign_to_the_other_family(word):
     assert word in diagnosis.findings[0].fix
 
 
+def test_a_foreign_mask_explains_a_low_rate():
+    row = TOKENIZER(" ".join([*WORDS, "<mask>"]), return_tensors="pt")["input_ids"].repeat(4, 1)
+    batch = {"input_ids": row, "labels": row.where(row == MASK, -100)}
+    assert diagnose(batch, TOKENIZER).codes == ("foreign-mask",)
+
+
 def test_an_empty_batch_of_short_texts_is_an_error_of_its_own():
     """tokenizers#1193: no selected position in 5 tokens is an accident, and still nan."""
     batch = {"input_ids": torch.tensor([[CLS, 20, 21, SEP]]), "labels": torch.full((1, 4), -100)}
@@ -856,6 +913,43 @@ def test_the_score_of_a_sentence_is_healthy():
     labels = torch.full_like(ids, -100)
     labels[:, 5] = torch.arange(20, 44)
     assert diagnose({"input_ids": template, "labels": labels}, TOKENIZER).ok
+
+
+def blanks(*columns, rows=16):
+    """A batch with [MASK] at some columns of each row, and what the batch would be without."""
+    ids = torch.randint(14, V, (rows, 40), generator=torch.Generator().manual_seed(0))
+    chosen = torch.zeros_like(ids, dtype=torch.bool)
+    for row in range(rows):
+        chosen[row, [(column + 3 * row) % 40 for column in columns]] = True
+    return {"input_ids": ids.masked_fill(chosen, MASK), "labels": ids.where(chosen, -100)}
+
+
+def test_two_blanks_or_one_span_in_each_row_are_no_low_rate():
+    assert diagnose(blanks(4, 20), TOKENIZER).ok
+    spans = [blanks(*range(4, 4 + length), rows=1) for length in (1, 2, 3, 2)]
+    batch = {key: torch.cat([span[key] for span in spans]) for key in spans[0]}
+    assert diagnose(batch, TOKENIZER).ok
+    uneven = blanks(4, 20)
+    row, column = (uneven["labels"] != -100).nonzero()[0].tolist()
+    uneven["input_ids"][row, column] = uneven["labels"][row, column]
+    uneven["labels"][row, column] = -100
+    assert diagnose(uneven, TOKENIZER).codes == ("selection-low",)
+
+
+def test_a_prompt_with_the_blank_at_one_place_is_no_mask_for_all_rows():
+    """Other texts after the same prompt, as pattern-exploiting training makes them."""
+    ids = torch.randint(14, V, (16, 30), generator=torch.Generator().manual_seed(0))
+    labels = torch.full_like(ids, -100)
+    labels[:, 3] = ids[:, 3]
+    ids[:, 3] = MASK
+    assert diagnose({"input_ids": ids, "labels": labels}, TOKENIZER).ok
+
+
+def test_texts_of_one_masked_word_are_not_copied():
+    """Nothing can be copied where every token is hidden."""
+    ids = torch.tensor([[CLS, MASK, SEP]] * 12)
+    labels = torch.tensor([[-100, 20 + row, -100] for row in range(12)])
+    assert diagnose({"input_ids": ids, "labels": labels}, TOKENIZER).ok
 
 
 def test_one_mask_for_all_batches_and_new_masks_for_each_epoch():

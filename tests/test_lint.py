@@ -313,6 +313,60 @@ loss = criterion(logits.view(-1, V), collator(rows)["labels"].view(-1))
         BERT + 'MASK = tokenizer.convert_tokens_to_ids("<mask>")  #!\n',
         ("<mask>", "[MASK]"),
     ),
+    "a class that no longer exists": (
+        "old-label-keyword",
+        "from transformers import AutoModelWithLMHead\n"
+        "model = AutoModelWithLMHead.from_pretrained('bert-base-uncased')\n"
+        "loss = model(ids, masked_lm_labels=labels)[0]  #!\n",
+        ("masked_lm_labels", "labels"),
+    ),
+    "a name that is only a copy": (
+        "labels-are-inputs",
+        BERT + "labels = ids.clone()\nloss = model(ids, labels=labels).loss  #!\n",
+        ("labels=labels", "labels=answers"),
+    ),
+    "all labels but the mask id": (
+        "label-is-mask",
+        BERT
+        + "labels = inputs['input_ids'].clone()\n"
+        + "labels[labels != tokenizer.mask_token_id] = -100  #!\nmodel(**inputs, labels=labels)\n",
+        ("labels[labels !=", "labels[inputs['input_ids'] !="),
+    ),
+    "the mask id by where and not equal": (
+        "label-is-mask",
+        BERT + "labels = torch.where(ids != tokenizer.mask_token_id, -100, ids)  #!\n",
+        ("-100, ids)", "-100, original)"),
+    ),
+    "the mask id by masked_fill": (
+        "label-is-mask",
+        BERT + "labels = ids.masked_fill(ids != tokenizer.mask_token_id, -100)  #!\n",
+        ("ids.masked_fill", "original.masked_fill"),
+    ),
+    "the mask id by a list": (
+        "label-is-mask",
+        BERT + "labels = [i if i == tokenizer.mask_token_id else -100 for i in ids]  #!\n",
+        ("[i if i ==", "[answer if i =="),
+    ),
+    "-1 by a list": (
+        "ignore-minus-one",
+        BERT + "labels = [i if c else -1 for i, c in z]  #!\nmodel(x, labels=tensor([labels]))\n",
+        ("-1", "-100"),
+    ),
+    "-1 in labels of another name": (
+        "ignore-minus-one",
+        BERT + "target[~chosen] = -1  #!\nloss = model(ids, labels=target).loss\n",
+        ("-1", "-100"),
+    ),
+    "the whole-word collator from a star": (
+        "removed-collator",
+        "from transformers import *\ncollator = DataCollatorForWholeWordMask(tokenizer)  #!\n",
+        ("DataCollatorForWholeWordMask", "DataCollatorForLanguageModeling"),
+    ),
+    "<mask> for BERT in a sum": (
+        "hand-spelled-mask",
+        BERT + 'inputs = tokenizer("The capital is " + "<mask>" + ".")  #!\n',
+        ("<mask>", "[MASK]"),
+    ),
     "Python 2": ("does-not-parse", "print 'hello'  #!\n", ("print 'hello'", "print('hello')")),
 }
 
@@ -470,6 +524,39 @@ for i in range(1, n):
     total += model(masked, labels=labels).loss
 """,
     "plots with labels": "import matplotlib.pyplot as plt\nplt.pie(x, labels=x)\nax.legend(labels=names)\n",
+    "code for old versions too": TRAIN
+    + """
+try:
+    args = TrainingArguments("out", eval_strategy="epoch")
+except TypeError:
+    args = TrainingArguments("out", evaluation_strategy="epoch")
+if transformers.__version__ < "3":
+    loss = model(ids, masked_lm_labels=labels)[0]
+""",
+    "a mask that is replaced by the other spelling": BERT
+    + 'text = "The capital is <mask>."\ntext = text.replace("<mask>", "[MASK]")\n',
+    "messages about <mask>": BERT
+    + """
+parser.add_argument("--mask", help="the <mask> token of RoBERTa")
+logger.warning("found <mask> in the text")
+assert "[MASK]" in text, "write [MASK], not <mask>"
+raise ValueError("this is no <mask> of BERT")
+""",
+    "an element of SVG": BERT + 'text = "<mask>x</mask>"\n',
+    "where labels are, not what they are": BERT
+    + "label_mask = torch.full_like(ids, tokenizer.mask_token_id)\n",
+    "a RoBERTa with the tokenizer of BERT in its own folder": (
+        'tok = AutoTokenizer.from_pretrained("klue/roberta-base")\ntok("[MASK] is here")\n'
+    ),
+    "a ModernBERT with another mask token": (
+        'tok = AutoTokenizer.from_pretrained("sbintuitions/modernbert-ja-130m")\ntok("a <mask>")\n'
+    ),
+    "labels by masked_fill from the originals": BERT
+    + "labels = original.masked_fill(ids != tokenizer.mask_token_id, -100)\n"
+    + "loss = model(ids, labels=labels).loss\n",
+    "-1 elsewhere": BERT
+    + "cache['a'][0] = -1\nspans = [i if i else -1 for i in z]\n"
+    + "loss = model(ids, labels=batch.pop('labels')).loss\n",
     "clustering": "labels = kmeans.fit(x).labels_\nlabels[labels == 3] = -1\n",
 }
 
@@ -530,6 +617,8 @@ def test_a_notebook_is_read_across_its_cells_with_magics_left_out():
 def test_a_percent_sign_in_an_expression_is_no_magic():
     cell = 'text = ("%s"\n        % name)\nmodel = BertForMaskedLM(c)\nmodel(x, lm_labels=y)'
     assert [f.line for f in lint_notebook(notebook(cell))] == [4]
+    continued = "x = a \\\n    % b\n%matplotlib inline"
+    assert lint_notebook(notebook(continued)) == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mlmtutor import alignment
-from mlmtutor.show import BLOCK, LONGEST, MOST_ROWS, STYLES
+from mlmtutor.show import BLOCK, LONGEST, MOST_ROWS, STYLES, WIDEST
 
 IDS = [101, 1045, 2215, 2000, 103, 1996, 2088, 1012, 102]
 LABELS = [-100, -100, -100, -100, 2689, -100, -100, -100, -100]
@@ -166,6 +166,16 @@ def test_every_position_is_shown_or_counted(tokenizer, length):
     assert table.summary.startswith(f"{sum(x != -100 for x in labels)} of {length} positions")
 
 
+def test_wide_tokens_wrap_earlier(tokenizer):
+    word = tokenizer.convert_tokens_to_ids("characteristics")
+    table = alignment(tokenizer, [word] * 12, [word] * 12)
+    shown = [int(c.text) for block in table.blocks for c in block.lines[0][1]]
+    assert shown == list(range(12))
+    assert len(table.blocks) == 2
+    for line in str(table).splitlines():
+        assert len(line) <= WIDEST + 15
+
+
 def test_rows_of_a_large_batch_are_folded_with_a_count(tokenizer):
     table = alignment(tokenizer, [IDS] * 11, [LABELS] * 11)
     assert table.blocks[-1].title == "… 3 more rows are folded: 27 positions, 3 scored …"
@@ -188,7 +198,7 @@ def test_wrong_labels_are_shown_not_refused(tutor):
     for label in (-1, len(tokenizer)):
         labels = [*LABELS[:-1], label]
         table = alignment(tokenizer, IDS, labels, logits)
-        assert "✗ no such id" in str(table)
+        assert "✗ no id" in str(table)
         assert f"label {label} is neither -100 nor an id from 0 to 30521" in table.summary
         assert table.loss is None
         with pytest.raises(IndexError):

@@ -32,5 +32,12 @@ mkdir -p .venv
 # shellcheck disable=SC2086
 .venv/bin/python -m pip install --disable-pip-version-check --retries 2 ${PIP_ARGS:-} \
     -c constraints.txt -e '.[lab,test,lint]' >>.venv/setup.log 2>&1 || fail "pip could not install the packages. The first set-up needs a network (or PIP_ARGS='--no-index --find-links=DIR' with a folder of wheels); then call make again. Last error: $(grep -i '^ *error' .venv/setup.log | tail -n 1)"
+
+# JupyterLab asks its readers for news from the network, and looks for updates; here it does not.
+mkdir -p .venv/share/jupyter/lab/settings
+cat >.venv/share/jupyter/lab/settings/overrides.json <<'JSON'
+{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+JSON
+
 printf '%s' "$state" >"$stamp.new"
 mv "$stamp.new" "$stamp"
