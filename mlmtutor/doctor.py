@@ -8,9 +8,12 @@ Trainer in ``doctor_trainer.py``. A check of your own is a function with a decor
 """
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+
+import torch
 
 from mlmtutor import doctor_batch, doctor_labels  # noqa: F401  they fill the table, in this order
 from mlmtutor.doctor_case import Case
@@ -93,7 +96,7 @@ def diagnose(
         result = run_checks(CHECKS, cases[-1])
         unchecked |= dict.fromkeys(result.unchecked)
         for finding in result.findings:
-            first = merged.setdefault(finding.code, finding)
+            first = merged.setdefault(finding.code, _for_tensors(finding, cases[-1]))
             where = (*first.batches, number) if len(batches) > 1 else ()
             merged[finding.code] = replace(first, batches=where)
     findings = [
@@ -107,6 +110,18 @@ def diagnose(
         for finding in merged.values()
     ]
     return Diagnosis(tuple(findings), tuple(unchecked))
+
+
+def _for_tensors(finding: Finding, case: Case) -> Finding:
+    """The finding, with a fix that first makes tensors where it computes with arrays or lists."""
+    keys = [key for key in ("input_ids", "attention_mask", case.label_key) if key is not None]
+    keys = [key for key in keys if case.raw(key) is not None]
+    if not re.search(r"= .*batch\[", finding.fix) or all(
+        isinstance(case.raw(key), torch.Tensor) for key in keys
+    ):
+        return finding
+    code = f"batch.update({{key: torch.as_tensor(batch[key]) for key in {keys}}})"
+    return replace(finding, fix=f"make tensors, `{code}`, then: {finding.fix}")
 
 
 class CheckedCollator:

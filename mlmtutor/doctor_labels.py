@@ -45,7 +45,8 @@ def _shifted(case: Case) -> Problem | None:
         return None
     for step, word in ((1, "next"), (-1, "previous")):
         neighbour = ids.roll(-step, dims=1)
-        fits = scored & ((neighbour == labels) | case.masked.roll(-step, dims=1))
+        beside_mask = case.masked.roll(-step, dims=1) & (ids != labels)  # its answer is not here
+        fits = scored & ((neighbour == labels) | beside_mask)
         fits[:, -1 if step == 1 else 0] = False
         # Does every bare [MASK] get a label by moving them? Then some random tokens may not fit.
         cured = bool(bare.any()) and not (case.masked & ~scored.roll(step, dims=1)).any()
@@ -53,7 +54,7 @@ def _shifted(case: Case) -> Problem | None:
             cured or (count_of(fits) > 0.8 * count and here <= 0.5 * count)
         ):
             return Problem(
-                f"{count_of(fits)} of {count} labels are the token of the {word} position: "
+                f"{count_of(fits)} of {count} labels belong to the {word} position: "
                 "masked models answer at the same index, only causal models shift",
                 set_labels(f'batch["labels"].roll({step}, dims=1)'),
                 scored,

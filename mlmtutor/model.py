@@ -66,7 +66,7 @@ def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
             raise OSError(_why_not_found(chosen)) from error
         except SafetensorError as error:
             raise ValueError(f"the weights of {chosen!r} cannot be read: {error}") from error
-        except ValueError as error:
+        except (ImportError, ValueError) as error:
             if "Unrecognized configuration class" in str(error):
                 raise ValueError(
                     f"{chosen!r} is not a masked language model: AutoModelForMaskedLM has no "

@@ -455,6 +455,15 @@ def test_long_lists_of_places_are_cut_in_the_message_only():
     assert f"and {len(finding.positions) - 3} more" in finding.message
 
 
+@pytest.mark.parametrize("make", [torch.Tensor.numpy, torch.Tensor.tolist])
+def test_a_fix_runs_on_arrays_and_lists_too(make):
+    batch, names = healthy()
+    batch["labels"] = batch["labels"].where(batch["labels"] != -100, -1)
+    batch = {key: make(value) for key, value in batch.items()}
+    (finding,) = diagnose(batch, TOKENIZER).findings
+    assert diagnose(run_fix(finding.fix, {**names, "batch": batch})["batch"], TOKENIZER).ok
+
+
 def test_what_could_not_be_checked_is_said():
     batch, _ = healthy()
     unchecked = dict(diagnose(batch).unchecked)
@@ -735,6 +744,14 @@ def test_one_shifted_label_is_seen_where_its_mask_stands_alone():
     ids = torch.tensor([[CLS, 20, 21, MASK, 23, 24, SEP]])
     labels = torch.tensor([[-100, -100, 22, -100, -100, -100, -100]])
     assert diagnose({"input_ids": ids, "labels": labels}, TOKENIZER).codes == ("shifted",)
+
+
+def test_a_token_that_is_its_own_answer_beside_a_bare_mask_is_not_shifted():
+    ids = torch.tensor([[CLS, 20, 21, MASK, 23, 24, SEP]])
+    labels = torch.tensor([[-100, -100, 21, -100, -100, -100, -100]])
+    assert diagnose({"input_ids": ids, "labels": labels}, TOKENIZER).codes == (
+        "mask-without-label",
+    )
 
 
 def test_padding_labelled_without_an_attention_mask_and_without_a_tokenizer():

@@ -186,10 +186,9 @@ print(diagnose(collator(rows), tokenizer, model))
 
 It reads a batch, never changes it, runs no model and never raises on what it finds. A finding has
 a stable code, a severity, the positions, and a fix that can be run: in it `original` is the ids of
-the batch before masking, `rows` is what the collator got, and the batch holds tensors. An **error**
-means that the loss is wrong or that the model crashes, a **warning** that this is probably not what
-was meant. `.ok` is true without either, and `.raise_for_errors()` raises a `ValueError` with the
-errors.
+the batch before masking, and `rows` is what the collator got. An **error** means that the loss is
+wrong or that the model crashes, a **warning** that this is probably not what was meant. `.ok` is
+true without either, and `.raise_for_errors()` raises a `ValueError` with the errors.
 
 `CheckedCollator(collator, tokenizer)` does this to the first two batches of a training, raises
 errors and logs warnings once. `diagnose_trainer(trainer)` looks at a Trainer before it starts.
