@@ -39,7 +39,7 @@ lint: setup  ## ruff (py and ipynb), ruff format, mypy, codespell
 	$(py) -m codespell_lib
 
 bench: setup  ## Measure speed; prints ratios that were measured in one run
-	$(py) -m pytest -o addopts= benchmarks -q --benchmark-columns=median,iqr,rounds
+	$(py) -m pytest -o addopts= -o 'python_files=bench_*.py' benchmarks -q -s --benchmark-columns=median,iqr,rounds
 
 matrix: setup  ## Run tests and lessons on the oldest and newest transformers; needs a network
 	$(py) tools/matrix.py
