@@ -161,141 +161,6 @@ def check_surprise(surprise: Callable[..., float]) -> str:
     raise WrongAnswer(f"Your function returns {float(answer):.4f}; -log p({word}) is {right:.4f}.")
 
 
-# Lesson 04
-
-
-@_checker
-def check_loss_without_ignore_index(loss_without_ignore_index: Callable[..., Any]) -> str:
-    """Check ``loss_without_ignore_index(logits, labels, ignored)`` of lesson 04."""
-    logits = torch.tensor(
-        [[2.0, 1.0, 0.0], [0.5, -0.5, 1.5], [9.0, -9.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.5]]
-    )
-    cases = [(torch.tensor([0, 2, -100, 2, -100]), -100), (torch.tensor([0, 2, 1, 0, 1]), 0)]
-    for labels, ignored in cases:
-        given = logits.clone(), labels.clone()
-        answer = loss_without_ignore_index(*given, ignored)
-        if not (torch.equal(given[0], logits) and torch.equal(given[1], labels)):
-            raise WrongAnswer(
-                "Your function changes a tensor that it was given: the caller's labels or logits "
-                "are lost. `labels[kept]` makes a new tensor."
-            )
-        if answer is None:
-            raise WrongAnswer("Your function returns None. Is there a `return`?")
-        value = torch.as_tensor(answer)
-        if value.numel() != 1:
-            raise WrongAnswer(
-                f"Your function returns {value.numel()} values, and a loss is one number: the mean "
-                "over the rows that are left."
-            )
-        right = torch.nn.functional.cross_entropy(logits, labels, ignore_index=ignored)
-        if not math.isclose(float(value), float(right), abs_tol=1e-5):
-            raise WrongAnswer(_loss_mistake(float(value), logits, labels, ignored, float(right)))
-    return "Equal to cross_entropy with ignore_index, for -100 and for the id of a token."
-
-
-def _loss_mistake(
-    answer: float, logits: torch.Tensor, labels: torch.Tensor, ignored: int, right: float
-) -> str:
-    """Return the message for a wrong loss: what the usual mistakes give."""
-    kept = labels != ignored
-    token_loss = -logits.log_softmax(-1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
-    without = logits.index_fill(1, torch.tensor([max(ignored, 0)]), -math.inf)
-    raw = -logits[kept].gather(1, labels[kept].unsqueeze(1)).mean()
-    mistakes = {
-        -right: "The sign is wrong: the loss is minus the mean log-probability.",
-        float(token_loss[kept].sum()): "That is the sum over the rows that are left. The loss is "
-        "their mean.",
-        float(token_loss[kept].sum()) / len(labels): "The ignored rows are missing from the sum "
-        f"but not from the count: you divide by {len(labels)}, and {int(kept.sum())} rows are "
-        "left.",
-        float(raw): "You take the logits as they are. They are log-probabilities only after "
-        "log_softmax.",
-    }
-    if ignored < 0:
-        mistakes[float(token_loss.mean())] = (
-            "The ignored rows are scored, as if their label were 0. Drop these rows before the "
-            "loss."
-        )
-        mistakes[float(token_loss[labels > 0].mean())] = (
-            "A row with the label 0 is left out. 0 is the id of a token; compare with `ignored`."
-        )
-    else:
-        mistakes[float(token_loss.mean())] = (
-            f"With ignored = {ignored} every row is scored: your function ignores a fixed number "
-            "in place of the one that it is given."
-        )
-        mistakes[float(torch.nn.functional.cross_entropy(without[kept], labels[kept]))] = (
-            "The ignored class is removed from the softmax too. ignore_index drops rows; the "
-            "class stays a candidate in the others."
-        )
-    for value, message in mistakes.items():
-        if math.isclose(answer, value, abs_tol=1e-5):
-            return message
-    return (
-        f"Your function returns {answer:.4f} for labels {labels.tolist()} with ignored = "
-        f"{ignored}, and it should return {right:.4f}."
-    )
-
-
-@_checker
-def check_labels_from_positions(labels_from_positions: Callable[..., torch.Tensor]) -> str:
-    """Check ``labels_from_positions(length, positions, ids, weights)`` of lesson 04."""
-    bert = torch.tensor([2, 5, 0, 0]), torch.tensor([3899, 4937, 0, 0]), [1.0, 1.0, 0.0, 0.0]
-    other = torch.tensor([0, 3, 6, 0]), torch.tensor([41, 0, 7, 0]), [1.0, 1.0, 1.0, 0.0]
-    for length, (positions, ids, used) in ((9, bert), (8, other)):
-        expected = torch.full((length,), -100)
-        for position, token, weight in zip(positions.tolist(), ids.tolist(), used, strict=True):
-            if weight:
-                expected[position] = token
-        given = positions.clone(), ids.clone(), torch.tensor(used)
-        labels = labels_from_positions(length, *given)
-        if not (torch.equal(given[0], positions) and torch.equal(given[1], ids)):
-            raise WrongAnswer("Your function changes the positions or the ids that it was given.")
-        labels = _tensor_like(labels, expected, "labels")
-        if not torch.equal(labels, expected):
-            raise WrongAnswer(_positions_mistake(labels, expected, positions))
-    return "Used places became labels, unused places nothing, and the rest is -100."
-
-
-def _positions_mistake(
-    labels: torch.Tensor, expected: torch.Tensor, positions: torch.Tensor
-) -> str:
-    """Return the message for wrong labels from positions, ids and weights."""
-    scored = expected != -100
-    if torch.equal(labels[scored], expected[scored]) and (labels[~scored] == 0).all():
-        return (
-            "The other positions hold 0, which is the id of a token. What is not scored has the "
-            "label -100."
-        )
-    if labels[0] == 0 and torch.equal(labels[1:], expected[1:]):
-        return (
-            "Position 0 has the label 0. An unused place points there; its weight is 0.0, so it "
-            "must not be written."
-        )
-    if torch.equal(labels.roll(1), expected) or torch.equal(labels.roll(-1), expected):
-        return "Your labels are shifted by one. A position counts from 0, with [CLS] at 0."
-    if torch.equal(labels[scored], scored.nonzero().squeeze(1)):
-        return "Your labels hold positions. A label is the id of the token that belongs there."
-    missing = (labels != expected).nonzero().squeeze(1)
-    if (labels[missing] == -100).all():
-        if 0 in expected[missing]:
-            return (
-                f"The answer with id 0 at position {int(missing[0])} is lost. In some "
-                "vocabularies 0 is a word; only the weight says whether a place is used."
-            )
-        if 0 in missing:
-            return (
-                "The answer at position 0 is lost. Unused places have position 0 too; only the "
-                "weight tells them apart."
-            )
-        return f"Not all used places are written: position {int(missing[0])} has no label."
-    first = int(missing[0])
-    return (
-        f"The label at position {first} is {int(labels[first])}, and it should be "
-        f"{int(expected[first])}."
-    )
-
-
 # Lesson 02
 
 
@@ -650,6 +515,141 @@ def check_chance_of_no_label(chance_of_no_label: Callable[..., torch.Tensor]) ->
     )
 
 
+# Lesson 04
+
+
+@_checker
+def check_loss_without_ignore_index(loss_without_ignore_index: Callable[..., Any]) -> str:
+    """Check ``loss_without_ignore_index(logits, labels, ignored)`` of lesson 04."""
+    logits = torch.tensor(
+        [[2.0, 1.0, 0.0], [0.5, -0.5, 1.5], [9.0, -9.0, 0.0], [0.0, 3.0, 1.0], [1.0, 0.0, 2.5]]
+    )
+    cases = [(torch.tensor([0, 2, -100, 2, -100]), -100), (torch.tensor([0, 2, 1, 0, 1]), 0)]
+    for labels, ignored in cases:
+        given = logits.clone(), labels.clone()
+        answer = loss_without_ignore_index(*given, ignored)
+        if not (torch.equal(given[0], logits) and torch.equal(given[1], labels)):
+            raise WrongAnswer(
+                "Your function changes a tensor that it was given: the caller's labels or logits "
+                "are lost. `labels[kept]` makes a new tensor."
+            )
+        if answer is None:
+            raise WrongAnswer("Your function returns None. Is there a `return`?")
+        value = torch.as_tensor(answer)
+        if value.numel() != 1:
+            raise WrongAnswer(
+                f"Your function returns {value.numel()} values, and a loss is one number: the mean "
+                "over the rows that are left."
+            )
+        right = torch.nn.functional.cross_entropy(logits, labels, ignore_index=ignored)
+        if not math.isclose(float(value), float(right), abs_tol=1e-5):
+            raise WrongAnswer(_loss_mistake(float(value), logits, labels, ignored, float(right)))
+    return "Equal to cross_entropy with ignore_index, for -100 and for the id of a token."
+
+
+def _loss_mistake(
+    answer: float, logits: torch.Tensor, labels: torch.Tensor, ignored: int, right: float
+) -> str:
+    """Return the message for a wrong loss: what the usual mistakes give."""
+    kept = labels != ignored
+    token_loss = -logits.log_softmax(-1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+    without = logits.index_fill(1, torch.tensor([max(ignored, 0)]), -math.inf)
+    raw = -logits[kept].gather(1, labels[kept].unsqueeze(1)).mean()
+    mistakes = {
+        -right: "The sign is wrong: the loss is minus the mean log-probability.",
+        float(token_loss[kept].sum()): "That is the sum over the rows that are left. The loss is "
+        "their mean.",
+        float(token_loss[kept].sum()) / len(labels): "The ignored rows are missing from the sum "
+        f"but not from the count: you divide by {len(labels)}, and {int(kept.sum())} rows are "
+        "left.",
+        float(raw): "You take the logits as they are. They are log-probabilities only after "
+        "log_softmax.",
+    }
+    if ignored < 0:
+        mistakes[float(token_loss.mean())] = (
+            "The ignored rows are scored, as if their label were 0. Drop these rows before the "
+            "loss."
+        )
+        mistakes[float(token_loss[labels > 0].mean())] = (
+            "A row with the label 0 is left out. 0 is the id of a token; compare with `ignored`."
+        )
+    else:
+        mistakes[float(token_loss.mean())] = (
+            f"With ignored = {ignored} every row is scored: your function ignores a fixed number "
+            "in place of the one that it is given."
+        )
+        mistakes[float(torch.nn.functional.cross_entropy(without[kept], labels[kept]))] = (
+            "The ignored class is removed from the softmax too. ignore_index drops rows; the "
+            "class stays a candidate in the others."
+        )
+    for value, message in mistakes.items():
+        if math.isclose(answer, value, abs_tol=1e-5):
+            return message
+    return (
+        f"Your function returns {answer:.4f} for labels {labels.tolist()} with ignored = "
+        f"{ignored}, and it should return {right:.4f}."
+    )
+
+
+@_checker
+def check_labels_from_positions(labels_from_positions: Callable[..., torch.Tensor]) -> str:
+    """Check ``labels_from_positions(length, positions, ids, weights)`` of lesson 04."""
+    bert = torch.tensor([2, 5, 0, 0]), torch.tensor([3899, 4937, 0, 0]), [1.0, 1.0, 0.0, 0.0]
+    other = torch.tensor([0, 3, 6, 0]), torch.tensor([41, 0, 7, 0]), [1.0, 1.0, 1.0, 0.0]
+    for length, (positions, ids, used) in ((9, bert), (8, other)):
+        expected = torch.full((length,), -100)
+        for position, token, weight in zip(positions.tolist(), ids.tolist(), used, strict=True):
+            if weight:
+                expected[position] = token
+        given = positions.clone(), ids.clone(), torch.tensor(used)
+        labels = labels_from_positions(length, *given)
+        if not (torch.equal(given[0], positions) and torch.equal(given[1], ids)):
+            raise WrongAnswer("Your function changes the positions or the ids that it was given.")
+        labels = _tensor_like(labels, expected, "labels")
+        if not torch.equal(labels, expected):
+            raise WrongAnswer(_positions_mistake(labels, expected, positions))
+    return "Used places became labels, unused places nothing, and the rest is -100."
+
+
+def _positions_mistake(
+    labels: torch.Tensor, expected: torch.Tensor, positions: torch.Tensor
+) -> str:
+    """Return the message for wrong labels from positions, ids and weights."""
+    scored = expected != -100
+    if torch.equal(labels[scored], expected[scored]) and (labels[~scored] == 0).all():
+        return (
+            "The other positions hold 0, which is the id of a token. What is not scored has the "
+            "label -100."
+        )
+    if labels[0] == 0 and torch.equal(labels[1:], expected[1:]):
+        return (
+            "Position 0 has the label 0. An unused place points there; its weight is 0.0, so it "
+            "must not be written."
+        )
+    if torch.equal(labels.roll(1), expected) or torch.equal(labels.roll(-1), expected):
+        return "Your labels are shifted by one. A position counts from 0, with [CLS] at 0."
+    if torch.equal(labels[scored], scored.nonzero().squeeze(1)):
+        return "Your labels hold positions. A label is the id of the token that belongs there."
+    missing = (labels != expected).nonzero().squeeze(1)
+    if (labels[missing] == -100).all():
+        if 0 in expected[missing]:
+            return (
+                f"The answer with id 0 at position {int(missing[0])} is lost. In some "
+                "vocabularies 0 is a word; only the weight says whether a place is used."
+            )
+        if 0 in missing:
+            return (
+                "The answer at position 0 is lost. Unused places have position 0 too; only the "
+                "weight tells them apart."
+            )
+        return f"Not all used places are written: position {int(missing[0])} has no label."
+    first = int(missing[0])
+    return (
+        f"The label at position {first} is {int(labels[first])}, and it should be "
+        f"{int(expected[first])}."
+    )
+
+
 # Lesson 05
 
 
@@ -803,153 +803,6 @@ def _named_or_wrong(answer: float, right: float, mistakes: dict[float, str]) -> 
         if math.isclose(answer, value, abs_tol=1e-4):
             raise WrongAnswer(message)
     raise WrongAnswer(f"Your function returns {answer:.4f}, and the loss is {right:.4f}.")
-
-
-# Lesson 10
-
-
-@_checker
-def check_runs_on(runs_on: Callable[..., Any]) -> str:
-    """Check ``runs_on(releases, keyword, ignored)`` of lesson 10."""
-    from mlmtutor.history import Release, label_history
-
-    releases = label_history()
-
-    def right(keyword: str, ignored: int) -> list[Release]:
-        return [
-            r
-            for r in releases
-            if r.ignore_index == ignored
-            and (r.labels == keyword or r.takes(keyword).endswith("Warning"))
-        ]
-
-    for keyword in ("masked_lm_labels", "labels", "lm_labels", "label"):
-        for ignored in (-100, -1):
-            answer, expected = runs_on(list(releases), keyword, ignored), right(keyword, ignored)
-            call = f"`{keyword}=` with {ignored}"
-            if not isinstance(answer, list) or not all(isinstance(r, Release) for r in answer):
-                raise WrongAnswer(
-                    "Your function does not return a list of releases. Return those of the list "
-                    "`releases` that fit, as they are."
-                )
-            if answer == expected:
-                continue
-            extra = [r for r in answer if r not in expected]
-            missing = [r for r in expected if r not in answer]
-            if any(r.ignore_index != ignored for r in extra):
-                raise WrongAnswer(
-                    f"For {call} your list has {extra[0]}, whose loss does not ignore {ignored}: "
-                    "the labels would be out of bounds."
-                )
-            if any(r.takes(keyword) == "dropped" for r in extra):
-                raise WrongAnswer(
-                    f"For {call} your list has {extra[-1]}, which drops the keyword: the call "
-                    "runs, and there is no loss."
-                )
-            if any(r.takes(keyword) == "accepted" for r in extra):
-                raise WrongAnswer(
-                    f"For {call} your list has {extra[0]}. It accepts the keyword, and computes "
-                    "another loss with it: compare with the name in `release.labels`."
-                )
-            if extra:
-                raise WrongAnswer(f"For {call} your list has {extra[0]}, which refuses the name.")
-            if missing and all(r.takes(keyword).endswith("Warning") for r in missing):
-                raise WrongAnswer(
-                    f"For {call} your list lacks {missing[0]}. It warns, and the loss is right: "
-                    "a warning is no error."
-                )
-            if missing:
-                raise WrongAnswer(f"For {call} your list lacks {missing[0]}.")
-            raise WrongAnswer("Your list has a release twice, or another order than `releases`.")
-    return "Each release that gives the right loss is there, and none that fails or says nothing."
-
-
-@_checker
-def check_migrate(migrate: Callable[..., Any]) -> str:
-    """Check ``migrate(arguments)`` of lesson 10."""
-    input_ids = torch.tensor([[101, 2016, 103, 1012, 102], [101, 103, 103, 102, 0]])
-    old = torch.tensor([[-1, -1, 2441, -1, -1], [-1, 0, 5, -1, -1]])
-    mask = (input_ids != 0).long()
-    new = torch.where(old == -1, -100, old)
-    given = {"input_ids": input_ids.clone(), "attention_mask": mask.clone()}
-    given["masked_lm_labels"] = old.clone()
-    answer = migrate(given)
-    if list(given) != ["input_ids", "attention_mask", "masked_lm_labels"]:
-        raise WrongAnswer(
-            "Your function changes the dictionary that it was given. Make a new one: "
-            "`dict(arguments)`."
-        )
-    if not torch.equal(given["masked_lm_labels"], old):
-        raise WrongAnswer(
-            "Your function changes the labels that it was given: the caller's old call fails "
-            "now. `torch.where` and `masked_fill` make a new tensor."
-        )
-    if not isinstance(answer, dict):
-        raise WrongAnswer(
-            f"Your function returns {type(answer).__name__}. Return the arguments as a dictionary."
-        )
-    if "masked_lm_labels" in answer:
-        raise WrongAnswer(
-            "The old name `masked_lm_labels` is still in the call: release 4 refuses it, and "
-            "release 5 drops it."
-        )
-    if "labels" not in answer:
-        raise WrongAnswer("The call has no `labels`, so there is no loss.")
-    for name in ("input_ids", "attention_mask"):
-        if name not in answer or not torch.equal(answer[name], given[name]):
-            raise WrongAnswer(f"`{name}` is lost or changed. Only the labels have a new form.")
-    labels = _tensor_like(answer["labels"], new, "labels")
-    if torch.equal(labels, new):
-        return "The call has today's name and today's ignored label, and the old call is intact."
-    if (labels == -1).any():
-        raise WrongAnswer("The labels still hold -1. The loss of today leaves out -100 alone.")
-    if int(labels[1, 1]) == -100:
-        raise WrongAnswer(
-            "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant "
-            "that a position is not scored."
-        )
-    if (labels == input_ids).all() or (labels == 103).any():
-        raise WrongAnswer("The labels are the input ids. The answers were in the old labels.")
-    row, column = (labels != new).nonzero()[0].tolist()
-    raise WrongAnswer(
-        f"The label at row {row}, position {column} is {int(labels[row, column])}, and it should "
-        f"be {int(new[row, column])}."
-    )
-
-
-@_checker
-def check_positions_loss(positions_loss: Callable[..., Any]) -> str:
-    """Check ``positions_loss(log_p, positions, ids, weights)`` of lesson 10."""
-    generator = torch.Generator().manual_seed(0)
-    log_p = torch.randn(2, 5, 7, generator=generator).log_softmax(-1)
-    positions = torch.tensor([[1, 2, 4], [3, 0, 0]])
-    ids = torch.tensor([[6, 2, 5], [3, 0, 0]])
-    weights = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
-    rows = torch.arange(2).unsqueeze(1)
-    nll = -log_p[rows, positions, ids]
-    right = float((weights * nll).sum() / weights.sum())
-    unmoved = -log_p[rows, torch.arange(3), ids]
-    given = [log_p.clone(), positions.clone(), ids.clone(), weights.clone()]
-    answer = _number(positions_loss(*given), "one number", "the loss of the batch")
-    if not all(map(torch.equal, given, (log_p, positions, ids, weights))):
-        raise WrongAnswer("Your function changes a tensor that it was given. Work on a copy.")
-    _named_or_wrong(
-        answer,
-        right,
-        {
-            float(nll.mean()): "That is the mean over every entry, those of weight 0 included: "
-            "they only fill up the rows.",
-            float((weights * nll).mean()): "The entries of weight 0 add nothing, and they are "
-            "still counted: divide by the sum of the weights.",
-            float((weights * nll).sum()): "That is the sum. Divide by the sum of the weights.",
-            -right: "That is the mean of log p. The loss is minus that.",
-            float(((weights * nll).sum(1) / weights.sum(1)).mean()): "That is the mean of the "
-            "means of the rows. Each scored position counts the same: take one sum over the batch.",
-            float((weights * unmoved).sum() / weights.sum()): "You scored the first positions of "
-            "each row. `positions` says which ones the ids belong to.",
-        },
-    )
-    return "The loss is the mean of -log p over the entries of weight 1, and no label was -100."
 
 
 # Lesson 07
@@ -1226,3 +1079,150 @@ def check_hidden_with_word(hidden_with_word: Callable[..., torch.Tensor]) -> str
             f"{bool(expected[at_row, at_column])}."
         )
     return "Each row hides its token and the later pieces of the word, and nothing else."
+
+
+# Lesson 10
+
+
+@_checker
+def check_runs_on(runs_on: Callable[..., Any]) -> str:
+    """Check ``runs_on(releases, keyword, ignored)`` of lesson 10."""
+    from mlmtutor.history import Release, label_history
+
+    releases = label_history()
+
+    def right(keyword: str, ignored: int) -> list[Release]:
+        return [
+            r
+            for r in releases
+            if r.ignore_index == ignored
+            and (r.labels == keyword or r.takes(keyword).endswith("Warning"))
+        ]
+
+    for keyword in ("masked_lm_labels", "labels", "lm_labels", "label"):
+        for ignored in (-100, -1):
+            answer, expected = runs_on(list(releases), keyword, ignored), right(keyword, ignored)
+            call = f"`{keyword}=` with {ignored}"
+            if not isinstance(answer, list) or not all(isinstance(r, Release) for r in answer):
+                raise WrongAnswer(
+                    "Your function does not return a list of releases. Return those of the list "
+                    "`releases` that fit, as they are."
+                )
+            if answer == expected:
+                continue
+            extra = [r for r in answer if r not in expected]
+            missing = [r for r in expected if r not in answer]
+            if any(r.ignore_index != ignored for r in extra):
+                raise WrongAnswer(
+                    f"For {call} your list has {extra[0]}, whose loss does not ignore {ignored}: "
+                    "the labels would be out of bounds."
+                )
+            if any(r.takes(keyword) == "dropped" for r in extra):
+                raise WrongAnswer(
+                    f"For {call} your list has {extra[-1]}, which drops the keyword: the call "
+                    "runs, and there is no loss."
+                )
+            if any(r.takes(keyword) == "accepted" for r in extra):
+                raise WrongAnswer(
+                    f"For {call} your list has {extra[0]}. It accepts the keyword, and computes "
+                    "another loss with it: compare with the name in `release.labels`."
+                )
+            if extra:
+                raise WrongAnswer(f"For {call} your list has {extra[0]}, which refuses the name.")
+            if missing and all(r.takes(keyword).endswith("Warning") for r in missing):
+                raise WrongAnswer(
+                    f"For {call} your list lacks {missing[0]}. It warns, and the loss is right: "
+                    "a warning is no error."
+                )
+            if missing:
+                raise WrongAnswer(f"For {call} your list lacks {missing[0]}.")
+            raise WrongAnswer("Your list has a release twice, or another order than `releases`.")
+    return "Each release that gives the right loss is there, and none that fails or says nothing."
+
+
+@_checker
+def check_migrate(migrate: Callable[..., Any]) -> str:
+    """Check ``migrate(arguments)`` of lesson 10."""
+    input_ids = torch.tensor([[101, 2016, 103, 1012, 102], [101, 103, 103, 102, 0]])
+    old = torch.tensor([[-1, -1, 2441, -1, -1], [-1, 0, 5, -1, -1]])
+    mask = (input_ids != 0).long()
+    new = torch.where(old == -1, -100, old)
+    given = {"input_ids": input_ids.clone(), "attention_mask": mask.clone()}
+    given["masked_lm_labels"] = old.clone()
+    answer = migrate(given)
+    if list(given) != ["input_ids", "attention_mask", "masked_lm_labels"]:
+        raise WrongAnswer(
+            "Your function changes the dictionary that it was given. Make a new one: "
+            "`dict(arguments)`."
+        )
+    if not torch.equal(given["masked_lm_labels"], old):
+        raise WrongAnswer(
+            "Your function changes the labels that it was given: the caller's old call fails "
+            "now. `torch.where` and `masked_fill` make a new tensor."
+        )
+    if not isinstance(answer, dict):
+        raise WrongAnswer(
+            f"Your function returns {type(answer).__name__}. Return the arguments as a dictionary."
+        )
+    if "masked_lm_labels" in answer:
+        raise WrongAnswer(
+            "The old name `masked_lm_labels` is still in the call: release 4 refuses it, and "
+            "release 5 drops it."
+        )
+    if "labels" not in answer:
+        raise WrongAnswer("The call has no `labels`, so there is no loss.")
+    for name in ("input_ids", "attention_mask"):
+        if name not in answer or not torch.equal(answer[name], given[name]):
+            raise WrongAnswer(f"`{name}` is lost or changed. Only the labels have a new form.")
+    labels = _tensor_like(answer["labels"], new, "labels")
+    if torch.equal(labels, new):
+        return "The call has today's name and today's ignored label, and the old call is intact."
+    if (labels == -1).any():
+        raise WrongAnswer("The labels still hold -1. The loss of today leaves out -100 alone.")
+    if int(labels[1, 1]) == -100:
+        raise WrongAnswer(
+            "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant "
+            "that a position is not scored."
+        )
+    if (labels == input_ids).all() or (labels == 103).any():
+        raise WrongAnswer("The labels are the input ids. The answers were in the old labels.")
+    row, column = (labels != new).nonzero()[0].tolist()
+    raise WrongAnswer(
+        f"The label at row {row}, position {column} is {int(labels[row, column])}, and it should "
+        f"be {int(new[row, column])}."
+    )
+
+
+@_checker
+def check_positions_loss(positions_loss: Callable[..., Any]) -> str:
+    """Check ``positions_loss(log_p, positions, ids, weights)`` of lesson 10."""
+    generator = torch.Generator().manual_seed(0)
+    log_p = torch.randn(2, 5, 7, generator=generator).log_softmax(-1)
+    positions = torch.tensor([[1, 2, 4], [3, 0, 0]])
+    ids = torch.tensor([[6, 2, 5], [3, 0, 0]])
+    weights = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    rows = torch.arange(2).unsqueeze(1)
+    nll = -log_p[rows, positions, ids]
+    right = float((weights * nll).sum() / weights.sum())
+    unmoved = -log_p[rows, torch.arange(3), ids]
+    given = [log_p.clone(), positions.clone(), ids.clone(), weights.clone()]
+    answer = _number(positions_loss(*given), "one number", "the loss of the batch")
+    if not all(map(torch.equal, given, (log_p, positions, ids, weights))):
+        raise WrongAnswer("Your function changes a tensor that it was given. Work on a copy.")
+    _named_or_wrong(
+        answer,
+        right,
+        {
+            float(nll.mean()): "That is the mean over every entry, those of weight 0 included: "
+            "they only fill up the rows.",
+            float((weights * nll).mean()): "The entries of weight 0 add nothing, and they are "
+            "still counted: divide by the sum of the weights.",
+            float((weights * nll).sum()): "That is the sum. Divide by the sum of the weights.",
+            -right: "That is the mean of log p. The loss is minus that.",
+            float(((weights * nll).sum(1) / weights.sum(1)).mean()): "That is the mean of the "
+            "means of the rows. Each scored position counts the same: take one sum over the batch.",
+            float((weights * unmoved).sum() / weights.sum()): "You scored the first positions of "
+            "each row. `positions` says which ones the ids belong to.",
+        },
+    )
+    return "The loss is the mean of -log p over the entries of weight 1, and no label was -100."

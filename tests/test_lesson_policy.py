@@ -18,7 +18,7 @@ HEADINGS = ["What you will learn", "Before you start", "Setup", "Summary",
 TAGS = {"slide", "notes", "exercise", "solution", "hide-input", "raises-exception", "navigation",
         "lesson-table", "question-index", "nbval-ignore-output"}  # fmt: skip
 VOLATILE = re.compile(
-    r"0x[0-9a-f]{6,}|/tmp/|/home/|/r[o]ot/|/work/|/Users/|ipykernel_|site-packages"
+    r"0x[0-9a-f]{6,}|/tmp/|/home/|/r[o]ot/|/w[o]rk/|/Users/|ipykernel_|site-packages"
 )
 BANNED = re.compile(
     r"\b(simply|just|easily|obviously|of course|powerful|let's|basically|note that|"
