@@ -52,7 +52,7 @@ def test_the_second_call_does_nothing(project):
     first = call(project)
     assert first.returncode == 0, first.stderr
     assert len(pip_calls(project)) == 1
-    assert "-c constraints.txt -e .[lab,test,lint]" in pip_calls(project)[0]
+    assert "-c constraints.txt -e .[lab,test,lint,site]" in pip_calls(project)[0]
     second = call(project)
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     assert len(pip_calls(project)) == 1

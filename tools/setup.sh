@@ -31,7 +31,7 @@ mkdir -p .venv
 # PIP_ARGS is meant to be split into words.
 # shellcheck disable=SC2086
 .venv/bin/python -m pip install --disable-pip-version-check --retries 2 ${PIP_ARGS:-} \
-    -c constraints.txt -e '.[lab,test,lint]' >>.venv/setup.log 2>&1 || fail "pip could not install the packages. The first set-up needs a network (or PIP_ARGS='--no-index --find-links=DIR' with a folder of wheels); then call make again. Last error: $(grep -i '^ *error' .venv/setup.log | tail -n 1)"
+    -c constraints.txt -e '.[lab,test,lint,site]' >>.venv/setup.log 2>&1 || fail "pip could not install the packages. The first set-up needs a network (or PIP_ARGS='--no-index --find-links=DIR' with a folder of wheels); then call make again. Last error: $(grep -i '^ *error' .venv/setup.log | tail -n 1)"
 
 # JupyterLab asks its readers for news from the network, and looks for updates; here it does not.
 mkdir -p .venv/share/jupyter/lab/settings
