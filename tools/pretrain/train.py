@@ -27,6 +27,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+# oneDNN keeps a compiled product for each shape that it meets, and each batch has another number
+# of labels: with its usual 1,024 places the process grew to 20 GB. Read when torch is imported.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+
 import numpy as np
 import torch
 from rows import IGNORE_INDEX, PAD, Batches, Part, held_out_rows, load_corpus, token_counts
