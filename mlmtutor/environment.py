@@ -3,10 +3,12 @@
 import importlib.metadata
 import platform
 import re
-
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING
 
 from mlmtutor.model import TUTOR_FOLDER, verify_files
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 def check_environment() -> bool:
@@ -26,6 +28,8 @@ def check_environment() -> bool:
         OK       torch ...
         True
     """
+    from packaging.requirements import Requirement  # here: only this call needs it
+
     print(f"OK       Python {platform.python_version()}")
     complete = True
     for line in importlib.metadata.requires("mlmtutor") or []:
@@ -51,7 +55,7 @@ def check_environment() -> bool:
     return complete
 
 
-def _problem(requirement: Requirement) -> str | None:
+def _problem(requirement: "Requirement") -> str | None:
     """Return what is wrong with one requirement here, or ``None``."""
     try:
         version = importlib.metadata.version(requirement.name)

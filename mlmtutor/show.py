@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from tabulate import tabulate
 
 from mlmtutor.labels import IGNORE_INDEX
 
@@ -77,6 +76,8 @@ class Alignment:
 
     def __str__(self) -> str:
         """Return the table as text, with the columns that the HTML has."""
+        from tabulate import tabulate  # here: it takes a fifth of the import of mlmtutor
+
         parts = []
         for block in self.blocks:
             if len(self.blocks) > 1:
