@@ -2,7 +2,7 @@
 #   make PYTHON=python3.12 ...   use another interpreter for the set-up
 #   make PIP_ARGS="..." ...      pass arguments to pip install
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lessons bench matrix lint
+.PHONY: help setup lab test lessons site slides student bench matrix lint
 
 PYTHON ?=
 PIP_ARGS ?=
@@ -38,8 +38,11 @@ lint: setup  ## ruff (py and ipynb), ruff format, mypy, codespell
 	$(py) -m mypy
 	$(py) -m codespell_lib
 
-bench: setup  ## Measure speed; prints ratios that were measured in one run
-	$(py) -m pytest -o addopts= -o 'python_files=bench_*.py' benchmarks -q -s --benchmark-columns=median,iqr,rounds
+bench: setup  ## Measure speed in one run, some minutes; writes docs/performance.md
+	@mkdir -p build
+	$(py) -m pytest -o addopts= -o 'python_files=bench_*.py' benchmarks -q -s \
+		--benchmark-columns=median,iqr,rounds --benchmark-json=build/bench.json
+	$(py) tools/performance.py build/bench.json
 
 matrix: setup  ## Run tests and lessons on the oldest and newest transformers; needs a network
 	$(py) tools/matrix.py
