@@ -11,6 +11,7 @@ from mlmtutor.loss import loss_breakdown, masked_lm_loss
 from mlmtutor.masking import MaskingPolicy, mask_tokens
 from mlmtutor.model import load_tutor
 from mlmtutor.predict import pseudo_log_likelihood, top_predictions
+from mlmtutor.scale import labelled_only_loss, trainer_loss
 from mlmtutor.show import alignment
 
 __version__ = "0.1.0"
@@ -28,10 +29,12 @@ __all__ = [
     "explain_error",
     "label_history",
     "label_positions",
+    "labelled_only_loss",
     "load_tutor",
     "loss_breakdown",
     "mask_tokens",
     "masked_lm_loss",
     "pseudo_log_likelihood",
     "top_predictions",
+    "trainer_loss",
 ]

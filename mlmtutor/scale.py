@@ -1,0 +1,258 @@
+"""Keep the loss right at scale: over micro-batches and processes, and on labelled positions alone.
+
+The loss of a masked language model is a sum over labelled positions divided by their number.
+Whoever cuts the batch into parts must divide by the number in the whole batch
+(:func:`trainer_loss`); and nothing but the labelled positions needs logits
+(:func:`labelled_only_loss`).
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch.nn.functional import cross_entropy
+
+from mlmtutor._validate import require_ids, require_not_negative, require_same_shape
+from mlmtutor.labels import IGNORE_INDEX
+from mlmtutor.loss import masked_lm_loss
+
+
+def trainer_loss(
+    outputs: Any,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Loss of one micro-batch, for ``Trainer(..., compute_loss_func=trainer_loss)``.
+
+    The sum over the labelled positions of the micro-batch, divided by the number of labelled
+    positions in everything that one optimizer step sees. Trainer adds up the gradients of the
+    micro-batches, so they become the gradient of the one large batch. With several processes
+    Trainer counts over all of them (``average_tokens_across_devices=True``, the default of
+    transformers 5) and multiplies by their number, because their gradients are averaged.
+
+    Args:
+        outputs: what the model returned when it was called without labels: an object or a
+            mapping with ``logits``, or a tuple whose first entry they are; (batch, length, V).
+        labels: int64, (batch, length): token ids, and -100 where nothing is scored.
+        num_items_in_batch: how many positions are labelled in the whole batch, an int or a
+            tensor of one element. ``None``: those of ``labels``, so the result is their mean.
+
+    Returns:
+        A scalar that carries a gradient. 0 if no position is labelled in the whole batch, where
+        the mean would be nan.
+
+    Raises:
+        TypeError: an argument has the wrong type, or ``labels`` is missing.
+        ValueError: a shape or dtype is wrong, a label is outside the vocabulary, or
+            ``num_items_in_batch`` is smaller than the number of labels in this part.
+
+    Example:
+        >>> logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]], [[1.0, 0.0]] * 3])
+        >>> labels = torch.tensor([[0, 0, 0], [1, -100, -100]])
+        >>> whole = trainer_loss({"logits": logits}, labels)
+        >>> rows = [trainer_loss({"logits": logits[i]}, labels[i], 4) for i in range(2)]
+        >>> f"{whole:.4f} = {rows[0]:.4f} + {rows[1]:.4f}"
+        '1.4505 = 1.1222 + 0.3283'
+
+    Source: ``Trainer.compute_loss`` and ``Trainer._get_num_items_in_batch`` of transformers;
+    transformers#47688, transformers#34242.
+    """
+    if labels is None:
+        raise TypeError(
+            "labels must be a torch.Tensor, but are None: the batches that the collator makes "
+            "need the key 'labels'."
+        )
+    if isinstance(outputs, tuple):
+        logits = outputs[0]
+    elif isinstance(outputs, Mapping):
+        logits = outputs.get("logits")
+    else:
+        logits = getattr(outputs, "logits", None)
+    if logits is None:
+        raise TypeError(
+            "outputs must hold logits, as an attribute, a key or the first entry of a tuple, but "
+            f"this {type(outputs).__name__} has none: pass what the model returned."
+        )
+    total = masked_lm_loss(logits, labels, reduction="sum")
+    here = int((labels != IGNORE_INDEX).sum())
+    return total / max(1, _number_of_items(num_items_in_batch, here))
+
+
+def _number_of_items(given: torch.Tensor | int | None, here: int) -> int | float:
+    """Return the divisor: what was given, checked, or the labels that are here."""
+    if given is None:
+        return here
+    if isinstance(given, bool) or not isinstance(given, int | float | torch.Tensor):
+        raise TypeError(
+            f"num_items_in_batch must be an int or a tensor, but is a {type(given).__name__}: "
+            "pass (labels != -100).sum() over all micro-batches."
+        )
+    if isinstance(given, torch.Tensor) and given.numel() != 1:
+        raise ValueError(
+            "num_items_in_batch must have one element, but has the shape "
+            f"{tuple(given.shape)}: Trainer repeats it when one process drives several GPUs. "
+            "Start one process for each GPU with torchrun."
+        )
+    number = given.item() if isinstance(given, torch.Tensor) else given
+    if number < here:
+        raise ValueError(
+            f"num_items_in_batch must count the labels of the whole batch, but is {number} where "
+            f"this part alone has {here}: count labels that are not -100, over all micro-batches "
+            "and processes."
+        )
+    return number
+
+
+class _Parts(NamedTuple):
+    """A model in two: what makes the hidden states, and what turns some of them into logits."""
+
+    body: Callable[[Any], Any]
+    head: Callable[[Any, torch.Tensor], torch.Tensor]
+
+
+def _deberta_head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    if model.config.legacy:
+        logits: torch.Tensor = model.cls(hidden)
+    else:
+        logits = model.lm_predictions(hidden, model.deberta.embeddings.word_embeddings)
+    return logits
+
+
+def _distilbert_head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    hidden = model.activation(model.vocab_transform(hidden))
+    logits: torch.Tensor = model.vocab_projector(model.vocab_layer_norm(hidden))
+    return logits
+
+
+# Read off the forward of each class. Every head treats each position by itself.
+_KNOWN = {
+    "AlbertForMaskedLM": _Parts(lambda m: m.albert, lambda m, h: m.predictions(h)),
+    "BertForMaskedLM": _Parts(lambda m: m.bert, lambda m, h: m.cls(h)),
+    "DebertaV2ForMaskedLM": _Parts(lambda m: m.deberta, _deberta_head),
+    "DistilBertForMaskedLM": _Parts(lambda m: m.distilbert, _distilbert_head),
+    "ElectraForMaskedLM": _Parts(
+        lambda m: m.electra, lambda m, h: m.generator_lm_head(m.generator_predictions(h))
+    ),
+    # The one of these that turns its logits into float32 before the loss.
+    "ModernBertForMaskedLM": _Parts(lambda m: m.model, lambda m, h: m.decoder(m.head(h)).float()),
+    "RobertaForMaskedLM": _Parts(lambda m: m.roberta, lambda m, h: m.lm_head(h)),
+}
+
+
+def labelled_only_loss(
+    model: torch.nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, **inputs: Any
+) -> torch.Tensor:
+    """Loss of ``model(input_ids, labels=labels, **inputs)``, with logits at labels alone.
+
+    The body of the model sees every position. The head, which multiplies each hidden state with
+    the whole vocabulary, sees only the positions that have a label: with 15 % of them, 0.15 of
+    its multiplications and of its memory. Loss and gradients are those of the dense computation
+    up to rounding, in evaluation and, from one state of the random generator, in training.
+
+    Args:
+        model: a ``...ForMaskedLM`` of transformers: ALBERT, BERT, DeBERTa-v2, DistilBERT,
+            ELECTRA, ModernBERT or RoBERTa. Not a wrapper such as ``DistributedDataParallel`` or
+            ``PeftModel``: what it does in its own ``forward`` would not happen. Put the call
+            into the ``forward`` of a module and wrap that.
+        input_ids: int64, (batch, length).
+        labels: int64, (batch, length): token ids, and -100 where nothing is scored.
+        **inputs: the other tensors of the batch, such as ``attention_mask``.
+
+    Returns:
+        The mean over the labelled positions, a scalar. With no label at all it is nan, as in the
+        dense computation, and the gradient is zero.
+
+    Raises:
+        TypeError: the model is of no known class, is wrapped or has a changed ``forward``, or an
+            argument has the wrong type or an unknown name.
+        ValueError: a shape or dtype is wrong, or a label is outside the vocabulary.
+
+    Example:
+        >>> from mlmtutor import load_tutor
+        >>> model, tokenizer = load_tutor()
+        >>> batch = tokenizer("She opened the [MASK].", return_tensors="pt")
+        >>> labels = torch.where(batch["input_ids"] == 103, 2341, -100)
+        >>> loss = labelled_only_loss(model, labels=labels, **batch)
+        >>> bool(torch.isclose(loss, model(**batch, labels=labels).loss))
+        True
+
+    Source: ``gather_indexes`` in ``run_pretraining.py`` of google-research/bert, which scores
+    only masked positions; transformers#2926.
+    """
+    parts = _parts_of(model)
+    _check_batch(model, input_ids, labels, inputs)
+    hidden = parts.body(model)(input_ids=input_ids, return_dict=True, **inputs)[0]
+    labels = labels.to(hidden.device).flatten()
+    positions = (labels != IGNORE_INDEX).nonzero().squeeze(1)
+    kept = hidden.flatten(0, 1).index_select(0, positions)
+    return cross_entropy(parts.head(model, kept), labels[positions])
+
+
+def _parts_of(model: Any) -> _Parts:
+    """Return how to call the body and the head of ``model``, or say why that is not known."""
+    known = ", ".join(_KNOWN)
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, but is a {type(model).__name__}: pass one of {known}"
+        )
+    families: dict[str, Any] = {name: getattr(transformers, name, type(None)) for name in _KNOWN}
+    name = next((name for name, family in families.items() if isinstance(model, family)), None)
+    if name is None:
+        wraps = [
+            f"{type(inner).__name__} inside it"
+            for inner in model.modules()
+            if type(inner).__name__ in _KNOWN
+        ]
+        cause = (
+            f"it wraps a model, and what it does in its own forward would be left out. Call this "
+            f"function in the forward of a module that holds the {wraps[0]}, and wrap that module"
+            if wraps
+            else "where its head is, and whether it needs anything but hidden states, is not known"
+        )
+        raise TypeError(f"model must be one of {known}, but is a {type(model).__name__}: {cause}.")
+    if type(model).forward is not families[name].forward or "forward" in vars(model):
+        raise TypeError(
+            f"this {type(model).__name__} has a forward of its own, which would not be called: "
+            f"pass a {name} as transformers makes it. Mixed precision works with torch.autocast "
+            "around the call."
+        )
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise TypeError(
+            f"this {type(model).__name__} has forward hooks, which would not be called: remove "
+            "them, or register them on the body of the model."
+        )
+    return _KNOWN[name]
+
+
+def _check_batch(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, inputs: dict[str, Any]
+) -> None:
+    require_ids("input_ids", input_ids)
+    require_ids("labels", labels)
+    if input_ids.dim() != 2:
+        raise ValueError(
+            "input_ids must have the shape (batch, length), but have "
+            f"{tuple(input_ids.shape)}: for one sentence add a dimension with .unsqueeze(0)."
+        )
+    require_not_negative("input_ids", input_ids)
+    require_same_shape(
+        "labels", labels, "input_ids", input_ids.shape, "there is one label for each position."
+    )
+    accepted = set(inspect.signature(type(model).forward).parameters)
+    accepted -= {"self", "kwargs", "input_ids", "labels", "inputs_embeds", "return_dict",
+                 "output_attentions", "output_hidden_states"}  # fmt: skip
+    unknown = sorted(set(inputs) - accepted)
+    if unknown:
+        raise TypeError(
+            f"{type(model).__name__} must be given arguments that it knows, but {unknown[0]!r} is "
+            f"none that makes a loss: it takes {', '.join(sorted(accepted))}."
+        )
+    vocab_size = model.config.vocab_size
+    outside = labels[(labels != IGNORE_INDEX) & ((labels < 0) | (labels >= vocab_size))]
+    if outside.numel() > 0:
+        raise ValueError(
+            f"labels must be between 0 and {vocab_size - 1}, or -100, but {int(outside[0])} is "
+            "among them: positions that are not scored have the label -100."
+        )

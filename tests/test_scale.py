@@ -1,0 +1,283 @@
+"""The loss of parts adds up to the loss of the whole, and the sparse loss equals the dense one."""
+
+import copy
+import math
+import tempfile
+
+import pytest
+import torch
+import transformers
+from toys import HEADS, small_model
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from mlmtutor import labelled_only_loss, mask_tokens, masked_lm_loss, trainer_loss
+
+V = 60
+VARIANTS = [(name, {}) for name in HEADS] + [
+    ("DebertaV2", {"legacy": False}),
+    ("Bert", {"tie_word_embeddings": False}),
+    ("ModernBert", {"sparse_prediction": True}),
+]
+
+
+def batch(rows=4, length=11, share=0.3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, V, (rows, length), generator=generator)
+    scored = torch.rand(rows, length, generator=generator) < share
+    mask = torch.ones_like(ids)
+    mask[1, 7:] = 0
+    return ids, torch.where(scored, ids, -100), mask
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in model.named_parameters()
+    }
+
+
+def compare(model, ids, labels, **inputs):
+    torch.manual_seed(1)
+    dense_loss = model(input_ids=ids, labels=labels, **inputs).loss
+    dense = gradients(model, dense_loss)
+    torch.manual_seed(1)
+    sparse_loss = labelled_only_loss(model, ids, labels, **inputs)
+    sparse = gradients(model, sparse_loss)
+    torch.testing.assert_close(sparse_loss, dense_loss, rtol=1e-5, atol=1e-6, equal_nan=True)
+    assert set(dense) == set(sparse)
+    for name in dense:
+        torch.testing.assert_close(sparse[name], dense[name], rtol=1e-4, atol=1e-6, msg=name)
+    return dense
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+@pytest.mark.parametrize("training", [False, True])
+def test_loss_and_gradients_are_those_of_the_dense_computation(name, changes, training):
+    model = small_model(name, **changes).train(training)
+    ids, labels, mask = batch()
+    dense = compare(model, ids, labels, attention_mask=mask)
+    assert any(g.abs().max() > 1e-3 for g in dense.values())
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS)
+def test_every_position_labelled(name, changes):
+    ids, labels, mask = batch(share=2.0)
+    assert (labels != -100).all()
+    compare(small_model(name, **changes), ids, labels, attention_mask=mask)
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "ModernBert"])
+def test_no_label_is_nan_with_a_zero_gradient(name):
+    ids, labels, mask = batch(share=0.0)
+    model = small_model(name)
+    dense = compare(model, ids, labels, attention_mask=mask)
+    loss = labelled_only_loss(model, ids, labels, attention_mask=mask)
+    assert loss.isnan()
+    assert all((g == 0).all() for g in dense.values())
+
+
+def test_the_head_sees_labelled_positions_alone():
+    model = small_model("Bert")
+    seen = []
+    model.cls.register_forward_hook(lambda module, given, made: seen.append(made.shape))
+    ids, labels, _ = batch()
+    labelled_only_loss(model, ids, labels)
+    assert seen == [((labels != -100).sum(), V)]
+
+
+def test_other_inputs_reach_the_body():
+    model = small_model("Bert")
+    ids, labels, mask = batch()
+    types = (torch.arange(11) > 5).long().expand(4, 11)
+    compare(model, ids, labels, attention_mask=mask, token_type_ids=types)
+    with_types = labelled_only_loss(model, ids, labels, token_type_ids=types)
+    assert not torch.isclose(with_types, labelled_only_loss(model, ids, labels))
+
+
+def test_half_precision():
+    model = small_model("Bert").bfloat16()
+    ids, labels, _ = batch()
+    dense = model(ids, labels=labels).loss
+    assert torch.allclose(labelled_only_loss(model, ids, labels), dense, rtol=1e-2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert labelled_only_loss(small_model("Bert"), ids, labels).isfinite()
+
+
+def test_a_subclass_that_keeps_forward_is_known():
+    class Mine(transformers.BertForMaskedLM):
+        pass
+
+    model = Mine(small_model("Bert").config)
+    ids, labels, _ = batch()
+    compare(model, ids, labels)
+
+
+def refused(model, message, **inputs):
+    ids, labels, _ = batch()
+    with pytest.raises(TypeError, match=message):
+        labelled_only_loss(model, ids, labels, **inputs)
+
+
+def test_an_unknown_head_is_not_guessed():
+    config = small_model("Bert").config
+    refused(transformers.BertLMHeadModel(config), "must be one of AlbertForMaskedLM.*BertLMHead")
+    refused(transformers.BertForPreTraining(config), "its head is.*not known")
+    refused(transformers.BertModel(config), "but is a BertModel")
+    refused("bert-base-uncased", "must be a torch.nn.Module, but is a str")
+
+
+def test_a_wrapped_or_changed_model_is_refused():
+    model = small_model("Bert")
+    refused(torch.nn.DataParallel(model), "wraps a model.*BertForMaskedLM inside it")
+    refused(torch.nn.Sequential(model), "wraps a model")
+    refused(torch.compile(model, backend="eager"), "wraps a model")
+
+    class Changed(transformers.BertForMaskedLM):
+        def forward(self, *arguments, **options):
+            return super().forward(*arguments, **options)
+
+    refused(Changed(model.config), "a forward of its own")
+    patched = copy.deepcopy(model)
+    patched.forward = patched.forward
+    refused(patched, "a forward of its own")
+    model.register_forward_pre_hook(lambda module, given: None)
+    refused(model, "forward hooks")
+
+
+@pytest.mark.parametrize("name", ["masked_lm_labels", "label", "return_dict", "inputs_embeds"])
+def test_an_unknown_keyword_is_not_swallowed(name):
+    refused(small_model("Bert"), f"'{name}' is none that makes a loss", **{name: None})
+
+
+def test_a_wrong_batch_is_refused_before_anything_is_computed():
+    model = small_model("Bert")
+    model.bert.register_forward_hook(lambda *given: pytest.fail("something was computed"))
+    ids, labels, _ = batch()
+    with pytest.raises(ValueError, match="labels must have the shape of input_ids"):
+        labelled_only_loss(model, ids, labels[:, 1:])
+    with pytest.raises(ValueError, match=r"\(batch, length\), but have \(11,\)"):
+        labelled_only_loss(model, ids[0], labels[0])
+    with pytest.raises(ValueError, match=r"dtype torch\.int64"):
+        labelled_only_loss(model, ids, labels.float())
+    with pytest.raises(TypeError, match=r"labels must be a torch\.Tensor"):
+        labelled_only_loss(model, ids, labels.tolist())
+    with pytest.raises(ValueError, match="Are the two exchanged"):
+        labelled_only_loss(model, labels, ids)
+    for value in (-1, V):
+        with pytest.raises(ValueError, match=f"but {value} is among them"):
+            labelled_only_loss(model, ids, labels.masked_fill(labels == -100, value))
+
+
+# trainer_loss
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_the_parts_add_up_to_the_whole(cut):
+    ids, labels, _ = batch()
+    torch.manual_seed(0)
+    logits = torch.randn(*ids.shape, V, requires_grad=True)
+    number = (labels != -100).sum()
+    parts = zip(logits.split(cut), labels.split(cut), strict=True)
+    total = sum(trainer_loss({"logits": one}, lab, number) for one, lab in parts)
+    dense = masked_lm_loss(logits, labels)
+    torch.testing.assert_close(total, dense)
+    [mine] = torch.autograd.grad(total, logits)
+    [right] = torch.autograd.grad(dense, logits)
+    torch.testing.assert_close(mine, right, rtol=1e-5, atol=1e-8)
+
+
+def test_what_holds_the_logits():
+    ids, labels, _ = batch()
+    model = small_model("Bert")
+    outputs = model(ids)
+    for given in (outputs, dict(outputs), outputs.to_tuple()):
+        assert torch.allclose(trainer_loss(given, labels), model(ids, labels=labels).loss)
+    assert torch.equal(
+        trainer_loss(outputs, labels, 50), trainer_loss(outputs, labels, torch.tensor(50.0))
+    )
+
+
+def test_no_label_anywhere_is_zero_with_a_zero_gradient():
+    logits = torch.randn(1, 3, V, requires_grad=True)
+    nothing = torch.full((1, 3), -100)
+    for number in (None, 0, torch.tensor(0), 5):
+        loss = trainer_loss({"logits": logits}, nothing, number)
+        [gradient] = torch.autograd.grad(loss, logits)
+        assert loss == 0
+        assert (gradient == 0).all()
+
+
+def test_wrong_input_is_named():
+    logits, labels = torch.zeros(1, 3, V), torch.tensor([[1, 2, -100]])
+    with pytest.raises(TypeError, match="but are None"):
+        trainer_loss({"logits": logits}, None)
+    with pytest.raises(TypeError, match="this dict has none"):
+        trainer_loss({"loss": logits}, labels)
+    with pytest.raises(TypeError, match="this float has none"):
+        trainer_loss(0.5, labels)
+    with pytest.raises(ValueError, match="is 1 where this part alone has 2"):
+        trainer_loss({"logits": logits}, labels, 1)
+    with pytest.raises(ValueError, match="several GPUs"):
+        trainer_loss({"logits": logits}, labels, torch.tensor([[4], [4]]))
+    with pytest.raises(TypeError, match="but is a str"):
+        trainer_loss({"logits": logits}, labels, "4")
+    with pytest.raises(ValueError, match="labels must have the shape"):
+        trainer_loss({"logits": logits}, labels[:, 1:], 4)
+
+
+class Keep(TrainerCallback):
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+        self.gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def train_one_step(model, rows, size, steps, **options):
+    keep = Keep()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, per_device_train_batch_size=size, per_device_eval_batch_size=size,
+            gradient_accumulation_steps=steps, learning_rate=0.0, max_grad_norm=1e9, max_steps=1,
+            logging_steps=1, report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no",
+        )  # fmt: skip
+        trainer = Trainer(
+            model, arguments, train_dataset=rows, eval_dataset=rows, callbacks=[keep], **options
+        )
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.train()
+        return trainer.state.log_history[0]["loss"], keep.gradient, trainer
+
+
+@pytest.mark.parametrize(("size", "steps"), [(8, 1), (4, 2), (2, 4), (1, 8)])
+@pytest.mark.parametrize("name", ["Bert", "ModernBert"])
+def test_trainer_gives_the_gradient_of_the_one_batch(name, size, steps):
+    zero = {"Bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}}
+    model = small_model(name, **zero.get(name, {}))
+    ids, labels, _ = batch(rows=8)
+    rows = [{"input_ids": i, "labels": y} for i, y in zip(ids, labels, strict=True)]
+    dense = model(ids, labels=labels).loss
+    expected = torch.cat([g.flatten() for g in gradients(model, dense).values()])
+    model.zero_grad()
+    loss, gradient, trainer = train_one_step(
+        model, rows, size, steps, compute_loss_func=trainer_loss
+    )
+    assert loss == pytest.approx(dense.item(), rel=1e-4)  # Trainer rounds what it logs
+    assert (gradient - expected).abs().max() < 1e-5
+    # In evaluation each batch has its own mean, and Trainer weighs it by rows: exact for one batch.
+    evaluated = trainer.evaluate()["eval_loss"]
+    if size == 8:
+        assert math.isclose(evaluated, dense.item(), rel_tol=1e-4)
+
+
+def test_realistic_masks(tutor):
+    model, tokenizer = tutor
+    sentences = ["She opened the door and walked into the room.", "He drank a cup of tea."]
+    encoded = tokenizer(sentences, padding=True, return_tensors="pt")
+    ids, labels = mask_tokens(
+        encoded["input_ids"], tokenizer, generator=torch.Generator().manual_seed(3)
+    )
+    assert 0 < (labels != -100).sum() < labels.numel() / 2
+    with torch.no_grad():
+        dense = model(ids, attention_mask=encoded["attention_mask"], labels=labels).loss
+        sparse = labelled_only_loss(model, ids, labels, attention_mask=encoded["attention_mask"])
+    assert torch.isclose(sparse, dense, rtol=1e-5)
