@@ -38,6 +38,16 @@ lint: setup  ## ruff (py and ipynb), ruff format, mypy, codespell
 	$(py) -m mypy
 	$(py) -m codespell_lib
 
+site: setup  ## Build the site from the stored lessons into build/site
+	$(py) -m sphinx -W --keep-going -q -b html docs build/site
+	@echo "open build/site/index.html"
+
+slides: setup  ## Make slides from the lessons into build/slides
+	$(py) tools/slides.py
+
+student: setup  ## Copy the lessons without solutions and outputs into build/student
+	$(py) tools/student.py
+
 bench: setup  ## Measure speed in one run, some minutes; writes docs/performance.md
 	@mkdir -p build
 	$(py) -m pytest -o addopts= -o 'python_files=bench_*.py' benchmarks -q -s \
