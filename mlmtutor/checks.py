@@ -7,6 +7,7 @@ that each checker must tell apart.
 
 import functools
 import math
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -805,6 +806,165 @@ def _named_or_wrong(answer: float, right: float, mistakes: dict[float, str]) -> 
     raise WrongAnswer(f"Your function returns {answer:.4f}, and the loss is {right:.4f}.")
 
 
+# Lesson 06
+
+
+@_checker
+def check_masked_accuracy(masked_accuracy: Callable[..., float]) -> str:
+    """Check ``masked_accuracy(logits, labels)`` of lesson 06."""
+    top = torch.tensor([[0, 2, 4, 1, 3], [2, 3, 4, 0, 1], [1, 0, 0, 2, 2]])
+    labels = torch.tensor([[0, -100, 4, 1, 3], [1, -100, 4, 0, 1], [5, *[-100] * 4]])
+    logits = torch.nn.functional.one_hot(top, 6).float() * 3
+    logits += 0.1 * torch.rand(logits.shape, generator=torch.Generator().manual_seed(6))
+    scored = labels != -100
+    hits = top == labels
+    right = float(hits[scored].float().mean())
+
+    given = logits.clone(), labels.clone()
+    answer = _number(masked_accuracy(*given), "the accuracy", "one number for the batch")
+    if not (torch.equal(given[0], logits) and torch.equal(given[1], labels)):
+        raise WrongAnswer("Your function changes a tensor that it was given. Make a new one.")
+    rows = torch.stack([hits[row][scored[row]].float().mean() for row in range(3)])
+    visible = labels > 0
+    shifted = top[:, :-1] == labels[:, 1:]
+    mistakes = {
+        float(hits.float().mean()): "That is divided by the number of all positions. No guess is "
+        "ever -100, so the ignored positions count as wrong: leave them out.",
+        float((hits | ~scored).float().mean()): "That counts the ignored positions as right. "
+        "Leave them out of the hits and out of the count.",
+        float(hits.sum()): "That is how many are right. The accuracy is their share.",
+        100 * right: "That is a percentage. The share is between 0 and 1.",
+        1 - right: "That is the share of wrong guesses.",
+        float(rows.mean()): "That is the mean over the rows of their accuracies. Every labelled "
+        "position of the batch counts the same, whichever row it is in.",
+        float(hits[visible].float().mean()): "That drops a label of 0, which is the id of a "
+        "token. Only -100 is ignored.",
+        float(shifted[scored[:, 1:]].float().mean()): "That compares each label with the guess "
+        "at the position before. A masked language model does not shift.",
+        float((logits.argmin(dim=-1) == labels)[scored].float().mean()): "That takes the lowest "
+        "logit. The guess is the highest one.",
+    }
+    if not math.isclose(answer, right, abs_tol=1e-4):
+        for value, message in mistakes.items():
+            if math.isclose(answer, value, abs_tol=1e-4):
+                raise WrongAnswer(message)
+        raise WrongAnswer(
+            f"Your function returns {answer:.4f}, and {int(hits[scored].sum())} of "
+            f"{int(scored.sum())} labelled positions are right: {right:.4f}."
+        )
+    return f"{int(hits[scored].sum())} of {int(scored.sum())} labelled positions: {right:.0%}."
+
+
+class _FakeModel(torch.nn.Module):
+    """Return fixed logits, other ones in training mode or where the ids were replaced."""
+
+    def __init__(self, logits: dict[int, torch.Tensor]) -> None:
+        super().__init__()
+        self.logits = logits
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.kept_graph = False
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        logits = self.logits[int(input_ids[0, 0])]
+        self.kept_graph |= torch.is_grad_enabled()
+        noise = torch.arange(logits.shape[-1]) % 3 if self.training else 0
+        return types.SimpleNamespace(logits=(logits + noise) * self.weight)
+
+
+@_checker
+def check_evaluate_batches(evaluate_batches: Callable[..., tuple[float, float, float]]) -> str:
+    """Check ``evaluate_batches(model, batches)`` of lesson 06."""
+    random = torch.Generator().manual_seed(12)
+    labels = [torch.full((2, 6), -100), torch.full((3, 4), -100), torch.full((1, 5), -100)]
+    labels[0][0, 1:5] = torch.tensor([3, 0, 7, 11])
+    labels[0][1, :4] = torch.tensor([9, 2, 5, 1])
+    labels[1][2, 1] = 4
+    labels[2][0, 1:4] = torch.tensor([8, 6, 10])
+    logits = {i: 2 * torch.randn(*y.shape, 12, generator=random) for i, y in enumerate(labels)}
+    batches = [(torch.full_like(y, i), y) for i, y in enumerate(labels)]
+    model = _FakeModel(logits)
+
+    def measure(training: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        noise = torch.arange(12) % 3 if training else 0
+        flat = torch.cat([(logits[i] + noise)[y != -100] for i, y in enumerate(labels)])
+        answers = torch.cat([y[y != -100] for y in labels])
+        each = torch.nn.functional.cross_entropy(flat, answers, reduction="none")
+        ranks = (flat > flat.gather(1, answers.unsqueeze(1))).sum(dim=1)
+        return each, ranks
+
+    each, ranks = measure(training=False)
+    per_batch = each.split([8, 1, 3])
+    right = float(each.mean()), float(each.mean().exp()), float((ranks < 5).float().mean())
+    modes = []
+    for mode in (True, False):
+        model.train(mode)
+        answer = evaluate_batches(model, [(ids.clone(), y.clone()) for ids, y in batches])
+        modes.append(model.training is mode)
+    if not isinstance(answer, tuple | list) or len(answer) != 3:
+        raise WrongAnswer(
+            f"Your function returns {type(answer).__name__}. Return three numbers: "
+            "`return loss, perplexity, top5`."
+        )
+    model.train()
+    noisy = evaluate_batches(model, batches)
+    loss, perplexity, top5 = (_number(value, "each of the three", "one") for value in answer)
+    _named_or_wrong(
+        loss,
+        right[0],
+        {
+            float(torch.stack([part.mean() for part in per_batch]).mean()): "That is the mean of "
+            "the losses of the batches. One batch has 8 labels and another has 1: add up the "
+            "losses of all labels, and divide by their number.",
+            float(each.sum()): "That is the sum over all labels. Divide it by how many there are.",
+            float(per_batch[-1].mean()): "That is the loss of the last batch alone.",
+            float(each.sum()) / sum(y.numel() for y in labels): "That is divided by the number of "
+            "all positions. Only the labelled ones are in the sum.",
+        },
+    )
+    if not math.isclose(_number(noisy[0], "the loss", "one"), right[0], abs_tol=1e-4):
+        raise WrongAnswer(
+            "A model in training mode gives you another loss: its dropout is on. Call "
+            "`model.eval()` first."
+        )
+    if not math.isclose(perplexity, right[1], rel_tol=1e-4):
+        if math.isclose(perplexity, float(each.exp().mean()), rel_tol=1e-4):
+            raise WrongAnswer(
+                "Your perplexity is the mean of exp(loss) over the labels. It is exp of the mean."
+            )
+        batch_means = torch.stack([part.mean().exp() for part in per_batch]).mean()
+        if math.isclose(perplexity, float(batch_means), rel_tol=1e-4):
+            raise WrongAnswer(
+                "Your perplexity is the mean of the perplexities of the batches. Take exp once, "
+                "of the loss that you return."
+            )
+        raise WrongAnswer(f"Your perplexity is {perplexity:.4f}. It is exp(loss): {right[1]:.4f}.")
+    if not math.isclose(top5, right[2], abs_tol=1e-4):
+        top5_mistakes = {
+            float((ranks < 1).float().mean()): "Your third number counts first places. A label "
+            "counts when it is among the five highest logits.",
+            float((ranks < 5).sum()) / sum(y.numel() for y in labels): "Your third number is "
+            "divided by the number of all positions. Only labelled ones can be right.",
+            float((ranks < 5).sum()): "Your third number is a count. Return a share.",
+            100 * right[2]: "Your third number is a percentage. Return a share.",
+        }
+        for value, message in top5_mistakes.items():
+            if math.isclose(top5, value, abs_tol=1e-4):
+                raise WrongAnswer(message)
+        raise WrongAnswer(f"Your top-5 share is {top5:.4f}, and it should be {right[2]:.4f}.")
+    if not all(modes):
+        raise WrongAnswer(
+            "The numbers are right, and the model comes back in another mode: an evaluation in "
+            "the middle of a training would switch dropout off for the rest of it. Note "
+            "`model.training` first and set it again."
+        )
+    if model.kept_graph:
+        raise WrongAnswer(
+            "The numbers are right, and gradients are tracked: the graph of every batch takes "
+            "memory. Put `@torch.no_grad()` above the function."
+        )
+    return f"loss {loss:.2f}, perplexity {perplexity:.2f}, top 5 {top5:.0%}; the mode is kept."
+
+
 # Lesson 07
 
 
@@ -989,6 +1149,89 @@ def _unknown_mistake(found: tuple[Any, ...], wanted: tuple[Any, ...]) -> str:
             "Look at the labels, not at the input."
         )
     return f"Your finding has the positions {found}, and the labels are [UNK] at {wanted}."
+
+
+# Lesson 08
+
+
+@_checker
+def check_part_loss(part_loss: Callable[..., torch.Tensor]) -> str:
+    """Check ``part_loss(logits, labels, num_items_in_batch)`` of lesson 08."""
+    logits = 3 * torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(8))
+    labels = torch.tensor([[5, 2, 0, -100], [-100, -100, 3, -100], [-100, -100, -100, -100]])
+    logits.requires_grad_()
+    flat, flat_labels = logits.flatten(0, 1), labels.flatten()
+    each = torch.nn.functional.cross_entropy(flat, flat_labels, reduction="none").detach()
+    clamped = flat_labels.clamp(min=0)
+    every = torch.nn.functional.cross_entropy(flat, clamped, reduction="none").detach()
+    total, right = float(each.sum()), float(each.sum()) / 4
+    row_means = float(each[:3].sum()) / 3 + float(each[6])
+    mistakes = {
+        row_means: "Each part is divided by its own number of labels, so the label of the second "
+        "part weighs as much as the three of the first. Divide the sum by num_items_in_batch.",
+        total: "That is the sum of the losses. Nothing divides it, so the gradient grows with the "
+        "batch: divide by num_items_in_batch.",
+        row_means / 4: "That is divided twice: the mean of the part has been divided by the "
+        "labels of the part. Start from the sum.",
+        total / 12: "That is divided by the number of all positions. Ignored ones do not count.",
+        total / 3: "That is divided by the number of parts, which num_items_in_batch is not.",
+        float(every[:8].sum()) / 4: "That scores the ignored positions as well. Leave -100 out.",
+    }
+    # The last part has no label. It adds nothing, but a mean of it would be nan.
+    parts = [part_loss(logits[row], labels[row], 4) for row in range(2)]
+    if any(isinstance(part, torch.Tensor) and part.numel() != 1 for part in parts):
+        raise WrongAnswer(
+            "Your function returns a loss for each position. backward() needs one number: add "
+            "them up."
+        )
+    values = [part.detach() if isinstance(part, torch.Tensor) else part for part in parts]
+    answer = sum(_number(value, "the loss", "one number for each part") for value in values)
+    _named_or_wrong(answer, right, mistakes)
+    with torch.no_grad():
+        empty = part_loss(logits[2], labels[2], 4)
+    if math.isnan(float(empty)):
+        raise WrongAnswer(
+            "A part without a label gives nan, and so does the whole step. Its sum is 0: do not "
+            "take the mean and multiply it again."
+        )
+    if not all(isinstance(part, torch.Tensor) and part.requires_grad for part in parts):
+        raise WrongAnswer(
+            "Your function returns a number without a gradient. Return the tensor, without "
+            "`.item()` or `float`: backward() starts from it."
+        )
+    return f"Parts of 3, 1 and 0 labels add up to {answer:.4f}, the loss of all four."
+
+
+@_checker
+def check_process_share(process_share: Callable[..., Any]) -> str:
+    """Check ``process_share(total, counts, rank)`` of lesson 08."""
+    totals, counts = [6.0, 8.0, 4.0], [5, 1, 2]
+    right, processes = sum(totals) / sum(counts), len(counts)
+    answers = [
+        _number(process_share(torch.tensor(totals[rank]), counts, rank), "the loss", "a number")
+        for rank in range(processes)
+    ]
+    own = [total / count for total, count in zip(totals, counts, strict=True)]
+    weighted = [total * count for total, count in zip(totals, counts, strict=True)]
+    mistakes = {
+        sum(own) / processes: "Each process divides by its own count, and the average is a mean "
+        "of means: divide by the labels of all processes.",
+        right / processes: "The gradients are averaged afterwards, so your result is divided by "
+        "the number of processes once more. Multiply by it first.",
+        sum(totals) / processes: "That is the sum of the losses of each process. It must be "
+        "divided by a number of labels.",
+        sum(own): "You multiply by the number of processes, and divide by the own count. Divide "
+        "by the count of all.",
+        sum(totals) / processes**2: "That is divided by the number of processes, twice in the "
+        "end. Divide by labels, and multiply by the number of processes.",
+        sum(weighted) / sum(counts) / processes: "That weighs each sum by its count. A sum has "
+        "grown with its count already; only a mean needs the weight.",
+        right * sum(counts) / max(counts): "That divides by the largest count, not by all.",
+    }
+    _named_or_wrong(sum(answers) / processes, right, mistakes)
+    if not math.isclose(answers[1], totals[1] * processes / sum(counts), abs_tol=1e-4):
+        raise WrongAnswer("The average is right, but each process must scale its own sum.")
+    return f"Averaged over three processes: 18 / 8 = {right:.2f}, the mean of eight labels."
 
 
 # Lesson 09

@@ -163,15 +163,15 @@ def convert_labels(
 ) -> Labels:
     """Write the same labels in another convention.
 
-    ============== ============================================ ==================================
-    convention     labels                                       used by
-    ============== ============================================ ==================================
-    ``"-100"``     int64 (batch, length), -100 is not scored    transformers from 2.4.0
-    ``"-1"``       int64 (batch, length), -1 is not scored      transformers until 2.3.0
-    ``"pad"``      int64 (batch, length), [PAD] is not scored   codertimo/BERT-pytorch
-    ``"positions"``  :class:`MaskedPositions`                   google-research/bert
-    ``"selected"``   :class:`SelectedTargets`                   maskers that keep a mask
-    ============== ============================================ ==================================
+    =============== ========================================== ========================
+    convention      labels                                     used by
+    =============== ========================================== ========================
+    ``"-100"``      int64 (batch, length), -100 is not scored  transformers from 2.4.0
+    ``"-1"``        int64 (batch, length), -1 is not scored    transformers until 2.3.0
+    ``"pad"``       int64 (batch, length), [PAD] is not scored codertimo/BERT-pytorch
+    ``"positions"`` :class:`MaskedPositions`                   google-research/bert
+    ``"selected"``  :class:`SelectedTargets`                   maskers that keep a mask
+    =============== ========================================== ========================
 
     Which positions are scored and which id is right there is kept by every conversion. What a
     convention cannot say is refused, never rounded.

@@ -341,6 +341,146 @@ def pair_gaps(gaps: Mapping[str, Sequence[float]]) -> Figure:
     )
 
 
+def label_policies(
+    losses: Mapping[str, Sequence[float]],
+    accuracy: Mapping[str, float],
+    *,
+    uniform: float,
+    unigram: float,
+    guess: float,
+) -> Figure:
+    """Draw the training loss of several label policies, and below it what each of them taught.
+
+    Args:
+        losses: for each policy the loss of every step, in nats. The first policy is drawn as
+            right, the others as wrong.
+        accuracy: for each policy the share of masked tokens that its model gets right.
+        uniform: the loss of a model that gives every token the same probability, ln V.
+        unigram: the loss of a model that knows how often each token occurs.
+        guess: the accuracy of always answering the most frequent token.
+
+    Returns:
+        One column a policy: the loss over the steps above, the masked accuracy below. The alt
+        text says how both compare with the lines, and holds no digit that training can change.
+
+    Raises:
+        ValueError: there is no policy, a policy has no loss, or ``accuracy`` has other policies.
+
+    Example:
+        >>> curves = {"right": [3.9, 1.8], "copy": [3.9, 0.0]}
+        >>> scores = {"right": 0.4, "copy": 0.0}
+        >>> figure = label_policies(curves, scores, uniform=3.9, unigram=2.9, guess=0.2)
+        >>> figure.alt.split(". ")[1]
+        'right: the loss ends below unigram, accuracy above guessing'
+    """
+    if not losses or list(losses) != list(accuracy) or not all(losses.values()):
+        raise ValueError(
+            f"losses must have at least one loss for each policy of accuracy, {list(accuracy)}, "
+            f"but has { {name: len(values) for name, values in losses.items()} }."
+        )
+    canvas, panels = figure(
+        2, len(losses), sharey="row", squeeze=False, gridspec_kw={"height_ratios": [2, 1]}
+    )
+    words = []
+    top = 1.25 * max(guess, *accuracy.values())
+    for column, (name, values) in enumerate(losses.items()):
+        colour = COLOURS["wrong" if column else "right"]
+        above, below = panels[:, column]
+        above.plot(range(1, len(values) + 1), values, color=colour, linewidth=1)
+        above.set_title(name, color=colour, fontsize=11)
+        for level, text in ((uniform, "ln V"), (unigram, "unigram")):
+            above.axhline(level, color=COLOURS["ignored"], linewidth=1, linestyle=":")
+            above.text(len(values), level, text, ha="right", va="bottom", fontsize=9,
+                       color=COLOURS["ignored"])  # fmt: skip
+        above.set_ylim(-0.1, 1.15 * uniform)
+        above.set_xlabel("step")
+        below.barh(0, accuracy[name], color=colour)
+        below.axvline(guess, color=COLOURS["ignored"], linewidth=1, linestyle=":")
+        below.text(accuracy[name] + 0.02 * top, 0, f"{accuracy[name]:.0%}", va="center",
+                   color=colour)  # fmt: skip
+        below.set_xlim(0, top)
+        below.set_ylim(-1, 1)
+        below.set_yticks([])
+        below.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        below.set_xlabel("right guesses")
+        last = sum(values[-20:]) / len(values[-20:])
+        end = "below 0.1" if last < 0.1 else "below unigram" if last < unigram else "above unigram"
+        score = "above" if accuracy[name] > guess else "not above"
+        words.append(f"{name}: the loss ends {end}, accuracy {score} guessing.")
+    panels[0, 0].set_ylabel("training loss (nats)")
+    panels[1, 0].set_ylabel("masked\naccuracy")
+    return finish(
+        canvas,
+        alt="Training loss above, masked accuracy on a frozen mask below, one column for each "
+        "policy. " + " ".join(words),
+        caption="Above: the training loss, with the loss of guessing evenly (ln V) and by "
+        "frequency (unigram). Below: masked accuracy on one frozen mask; the dotted line is the "
+        "most frequent token as the only answer.",
+    )
+
+
+def labelled_only_cost(measurements: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw time and peak memory of a training step, dense and on labelled positions alone.
+
+    Args:
+        measurements: the list ``"measurements"`` of ``mlmtutor/data/performance.json``, which
+            ``make bench`` writes. Those whose name begins with ``test_training_step`` are drawn:
+            each has ``who`` (``"mlmtutor"`` or ``"transformers"``), ``size``, ``median`` in
+            seconds, and ``bytes``.
+
+    Returns:
+        One column for each quantity that was varied; time above, memory below.
+
+    Raises:
+        ValueError: a series is missing.
+
+    Example:
+        >>> import json
+        >>> from importlib.resources import files
+        >>> stored = files("mlmtutor").joinpath("data/performance.json").read_text("utf-8")
+        >>> labelled_only_cost(json.loads(stored)["measurements"]).alt.split(":")[0]
+        'Six log-log panels'
+    """
+    columns = {
+        "test_training_step": "rows of 128 tokens",
+        "test_training_step_by_length": "length of 8 rows",
+        "test_training_step_by_share": "labelled share",
+    }
+    series: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in measurements:
+        series.setdefault((row["name"], row["who"]), []).append(row)
+    for name in columns:
+        for who in ("mlmtutor", "transformers"):
+            if (name, who) not in series:
+                raise ValueError(f"measurements must hold {name} of {who}: run make bench.")
+    canvas, panels = figure(2, len(columns), sharex="col", sharey="row")
+    drawn = {"transformers": ("all positions", "wrong"), "mlmtutor": ("labelled only", "right")}
+    for column, (name, label) in enumerate(columns.items()):
+        for who, (text, meaning) in drawn.items():
+            rows = sorted(series[name, who], key=lambda row: row["size"])
+            sizes = [row["size"] for row in rows]
+            for panel, key, unit in ((0, "median", 1.0), (1, "bytes", 1e9)):
+                axes, values = panels[panel, column], [row[key] / unit for row in rows]
+                axes.loglog(sizes, values, "o-", color=COLOURS[meaning], markersize=4)
+                if column == 0 and panel == 0:
+                    lift, side = (-8, "top") if who == "mlmtutor" else (8, "bottom")
+                    axes.annotate(text, (sizes[-1], values[-1]), (0, lift), ha="right", va=side,
+                                  textcoords="offset points", color=COLOURS[meaning])  # fmt: skip
+        panels[1, column].set_xlabel(label)
+        panels[1, column].set_xticks(sizes, [f"{size:g}" for size in sizes])
+        panels[1, column].minorticks_off()
+    panels[0, 0].set_ylabel("seconds")
+    panels[1, 0].set_ylabel("peak memory (GB)")
+    return finish(
+        canvas,
+        alt="Six log-log panels: time and peak memory of a training step against rows, length and "
+        "labelled share. Each has a line for logits at all positions and one for logits at "
+        "labelled positions only.",
+        caption="Time (above) and peak memory (below) of a training step, as make bench measured "
+        "them, with logits at all positions and at labelled positions only.",
+    )
+
+
 def _word_colours(word: str) -> tuple[str, str]:
     """Return the colour of a bar of :func:`timeline` and that of the text on it."""
     if word in ("accepted", "warning"):
@@ -358,6 +498,8 @@ __all__ = [
     "figure",
     "finish",
     "gradients",
+    "label_policies",
+    "labelled_only_cost",
     "pair_gaps",
     "shares_against_rule",
     "timeline",

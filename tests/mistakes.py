@@ -988,6 +988,183 @@ def _(log_p, positions, ids, weights):
     return weights * _nll(log_p, positions, ids)
 
 
+# Lesson 06, exercise 1: masked_accuracy(logits, labels)
+
+ACCURACY = "check_masked_accuracy"
+
+
+def _hits(logits, labels):
+    return logits.argmax(dim=-1) == labels
+
+
+@mistake(ACCURACY, "over all positions", "divided by the number of all positions")
+def _(logits, labels):
+    return _hits(logits, labels).float().mean().item()
+
+
+@mistake(ACCURACY, "ignored counted as right", "counts the ignored positions as right")
+def _(logits, labels):
+    return (_hits(logits, labels) | (labels == -100)).float().mean().item()
+
+
+@mistake(ACCURACY, "count", "how many are right")
+def _(logits, labels):
+    return _hits(logits, labels).sum().item()
+
+
+@mistake(ACCURACY, "percentage", "is a percentage")
+def _(logits, labels):
+    return 100 * _hits(logits, labels)[labels != -100].float().mean().item()
+
+
+@mistake(ACCURACY, "error rate", "share of wrong guesses")
+def _(logits, labels):
+    return 1 - _hits(logits, labels)[labels != -100].float().mean().item()
+
+
+@mistake(ACCURACY, "mean over rows", "mean over the rows")
+def _(logits, labels):
+    scored = labels != -100
+    return ((_hits(logits, labels) & scored).sum(1) / scored.sum(1)).mean().item()
+
+
+@mistake(ACCURACY, "labels above 0", "drops a label of 0")
+def _(logits, labels):
+    return _hits(logits, labels)[labels > 0].float().mean().item()
+
+
+@mistake(ACCURACY, "shifted as in a causal model", "does not shift")
+def _(logits, labels):
+    return _hits(logits[:, :-1], labels[:, 1:])[labels[:, 1:] != -100].float().mean().item()
+
+
+@mistake(ACCURACY, "lowest logit", "lowest logit")
+def _(logits, labels):
+    return _hits(-logits, labels)[labels != -100].float().mean().item()
+
+
+@mistake(ACCURACY, "labels changed", "changes a tensor")
+def _(logits, labels):
+    scored = labels != -100
+    share = _hits(logits, labels)[scored].float().mean().item()
+    labels[~scored] = 0
+    return share
+
+
+@mistake(ACCURACY, "one for each position", "returns a tensor of shape")
+def _(logits, labels):
+    return _hits(logits, labels)[labels != -100].float()
+
+
+# Lesson 06, exercise 2: evaluate_batches(model, batches)
+
+EVALUATE = "check_evaluate_batches"
+
+
+def _evaluate(model, batches, finish=None, mode=False, keep_mode=True, gradients=False):
+    """Evaluate as the reference does; ``finish(token losses by batch, hits by batch)`` returns."""
+    was_training = model.training
+    model.train(was_training if mode is None else mode)
+    losses, ranks = [], []
+    with torch.set_grad_enabled(gradients):
+        for input_ids, labels in batches:
+            scored = labels != -100
+            logits = model(input_ids=input_ids).logits[scored]
+            answers = labels[scored]
+            losses.append(torch.nn.functional.cross_entropy(logits, answers, reduction="none"))
+            ranks.append((logits > logits.gather(1, answers.unsqueeze(1))).sum(dim=1))
+    if keep_mode:
+        model.train(was_training)
+    every, rank = torch.cat(losses).detach(), torch.cat(ranks)
+    right = every.mean().item(), every.mean().exp().item(), (rank < 5).float().mean().item()
+    return finish(right, losses, rank) if finish else right
+
+
+@mistake(EVALUATE, "mean of batch means", "mean of the losses of the batches")
+def _(model, batches):
+    def finish(right, losses, rank):
+        mean = torch.stack([part.mean() for part in losses]).mean()
+        return mean.item(), mean.exp().item(), right[2]
+
+    return _evaluate(model, batches, finish)
+
+
+@mistake(EVALUATE, "sum", "sum over all labels")
+def _(model, batches):
+    return _evaluate(model, batches, lambda r, losses, _: (torch.cat(losses).sum(), *r[1:]))
+
+
+@mistake(EVALUATE, "last batch", "last batch alone")
+def _(model, batches):
+    return _evaluate(model, batches[-1:])
+
+
+@mistake(EVALUATE, "divided by all positions", "divided by the number of all positions. Only the")
+def _(model, batches):
+    def finish(right, losses, rank):
+        loss = torch.cat(losses).sum() / sum(labels.numel() for _, labels in batches)
+        return loss, loss.exp(), right[2]
+
+    return _evaluate(model, batches, finish)
+
+
+@mistake(EVALUATE, "dropout on", "its dropout is on")
+def _(model, batches):
+    return _evaluate(model, batches, mode=None)
+
+
+@mistake(EVALUATE, "perplexity of each label", "mean of exp(loss) over the labels")
+def _(model, batches):
+    def finish(right, losses, rank):
+        return right[0], torch.cat(losses).exp().mean(), right[2]
+
+    return _evaluate(model, batches, finish)
+
+
+@mistake(EVALUATE, "perplexity of each batch", "mean of the perplexities of the batches")
+def _(model, batches):
+    def finish(right, losses, rank):
+        return right[0], torch.stack([part.mean().exp() for part in losses]).mean(), right[2]
+
+    return _evaluate(model, batches, finish)
+
+
+@mistake(EVALUATE, "two to the loss", "It is exp(loss)")
+def _(model, batches):
+    return _evaluate(model, batches, lambda r, *_: (r[0], 2 ** r[0], r[2]))
+
+
+@mistake(EVALUATE, "first place", "counts first places")
+def _(model, batches):
+    return _evaluate(model, batches, lambda r, _, rank: (*r[:2], (rank < 1).float().mean()))
+
+
+@mistake(EVALUATE, "hits over all positions", "Your third number is divided by")
+def _(model, batches):
+    positions = sum(labels.numel() for _, labels in batches)
+    return _evaluate(model, batches, lambda r, _, rank: (*r[:2], (rank < 5).sum() / positions))
+
+
+@mistake(EVALUATE, "count of hits", "third number is a count")
+def _(model, batches):
+    return _evaluate(model, batches, lambda r, _, rank: (*r[:2], (rank < 5).sum()))
+
+
+@mistake(EVALUATE, "left in eval mode", "comes back in another mode")
+def _(model, batches):
+    return _evaluate(model, batches, keep_mode=False)
+
+
+@mistake(EVALUATE, "gradients", "gradients are tracked")
+def _(model, batches):
+    return _evaluate(model, batches, gradients=True)
+
+
+@mistake(EVALUATE, "the loss alone", "Return three numbers")
+def _(model, batches):
+    return _evaluate(model, batches)[0]
+
+
 # Lesson 07, exercise 1: repair_batch(batch, original)
 
 REPAIR = "check_repair_batch"
@@ -1181,6 +1358,113 @@ def _(batch, tokenizer):
 
     own = _diagnose_with(_unk_labels, batch, tokenizer).findings
     return Diagnosis(tuple(finding for finding in own if finding.code == "unk-labelled"))
+
+
+# Lesson 08, exercise 1: part_loss(logits, labels, num_items_in_batch)
+
+PART = "check_part_loss"
+
+
+def _sum(logits, labels):
+    return torch.nn.functional.cross_entropy(
+        logits.view(-1, logits.shape[-1]), labels.view(-1), reduction="sum"
+    )
+
+
+@mistake(PART, "mean of the part", "Each part is divided by its own number")
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels) / (labels != -100).sum()
+
+
+@mistake(PART, "sum", "Nothing divides it")
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels)
+
+
+@mistake(PART, "divided twice", "divided twice")
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels) / (labels != -100).sum() / num_items_in_batch
+
+
+@mistake(PART, "all positions", "the number of all positions")
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels) / (3 * labels.numel())
+
+
+@mistake(PART, "number of parts", "the number of parts")
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels) / 3
+
+
+@mistake(PART, "ignored positions scored", "scores the ignored positions")
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels.clamp(min=0)) / num_items_in_batch
+
+
+@mistake(PART, "one loss for each position", "a loss for each position")
+def _(logits, labels, num_items_in_batch):
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none") / num_items_in_batch
+
+
+@mistake(PART, "no gradient", "without a gradient")
+def _(logits, labels, num_items_in_batch):
+    return (_sum(logits, labels) / num_items_in_batch).item()
+
+
+@mistake(PART, "nan without labels", "gives nan")
+def _(logits, labels, num_items_in_batch):
+    count = (labels != -100).sum()
+    return _sum(logits, labels) / count * count / num_items_in_batch
+
+
+@mistake(PART, "nothing returned", "returns None")
+def _(logits, labels, num_items_in_batch):
+    _sum(logits, labels)
+
+
+# Lesson 08, exercise 2: process_share(total, counts, rank)
+
+SHARE = "check_process_share"
+
+
+@mistake(SHARE, "own count", "a mean of means")
+def _(total, counts, rank):
+    return total / counts[rank]
+
+
+@mistake(SHARE, "number of processes forgotten", "Multiply by it first")
+def _(total, counts, rank):
+    return total / sum(counts)
+
+
+@mistake(SHARE, "sum", "divided by a number of labels")
+def _(total, counts, rank):
+    return total
+
+
+@mistake(SHARE, "own count, and the number of processes", "Divide by the count of all")
+def _(total, counts, rank):
+    return total * len(counts) / counts[rank]
+
+
+@mistake(SHARE, "processes alone", "twice in the end")
+def _(total, counts, rank):
+    return total / len(counts)
+
+
+@mistake(SHARE, "weighted sum", "weighs each sum by its count")
+def _(total, counts, rank):
+    return total * counts[rank] / sum(counts)
+
+
+@mistake(SHARE, "largest count", "the largest count")
+def _(total, counts, rank):
+    return total * len(counts) / max(counts)
+
+
+@mistake(SHARE, "the same in each process", "scale its own sum")
+def _(total, counts, rank):
+    return 2.25
 
 
 # Lesson 09, exercise 1: corpus_perplexity(scores)

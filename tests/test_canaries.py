@@ -57,6 +57,12 @@ def test_an_unknown_keyword_is_a_type_error(tiny):
 
 
 @release_5
+def test_the_number_of_items_is_swallowed(tiny):
+    losses = [tiny(IDS, labels=LABELS, **given).loss for given in ({}, {"num_items_in_batch": 9})]
+    assert torch.equal(*losses), correct("08", "Why does the loss grow with gradient accumulation?")
+
+
+@release_5
 def test_accumulation_inflates_the_loss(tiny):
     rows = [{"input_ids": IDS[0], "labels": LABELS[0]}] * 8
     losses = {}
@@ -69,7 +75,9 @@ def test_accumulation_inflates_the_loss(tiny):
             )  # fmt: skip
             losses[steps] = Trainer(tiny, options, train_dataset=rows).train().training_loss
     assert losses[4] == pytest.approx(4 * losses[1], rel=1e-3), correct(
-        "07", "the finding accumulation-inflated; transformers#47688 may be repaired"
+        "07 and 08",
+        "the finding accumulation-inflated, and Why does the loss grow with gradient accumulation?; "
+        "transformers#47688 may be repaired",
     )
 
 

@@ -84,3 +84,25 @@ def test_pair_gaps_need_a_pair_of_each_kind():
         plot.pair_gaps({"agreement": []})
     with pytest.raises(ValueError, match="but gaps has none"):
         plot.pair_gaps({})
+
+
+LINES = {"uniform": 3.9, "unigram": 2.9, "guess": 0.2}
+
+
+def test_label_policies_say_where_loss_and_accuracy_end():
+    losses = {"right": [3.9, 2.0], "copy": [3.9, *[0.0] * 20], "stuck": [3.9, 3.0]}
+    drawing = plot.label_policies(losses, {"right": 0.4, "copy": 0.0, "stuck": 0.2}, **LINES)
+    assert drawing.alt.endswith(
+        "right: the loss ends above unigram, accuracy above guessing. "
+        "copy: the loss ends below 0.1, accuracy not above guessing. "
+        "stuck: the loss ends above unigram, accuracy not above guessing."
+    )
+
+
+def test_label_policies_need_a_loss_and_an_accuracy_for_each():
+    with pytest.raises(
+        ValueError, match=r"policy of accuracy, \['other'\], but has \{'right': 1\}"
+    ):
+        plot.label_policies({"right": [1.0]}, {"other": 0.5}, **LINES)
+    with pytest.raises(ValueError, match=r"but has \{'right': 0\}"):
+        plot.label_policies({"right": []}, {"right": 0.5}, **LINES)

@@ -96,28 +96,37 @@ def lesson_table(paths):
     return "\n".join(lines)
 
 
-def question_index(paths):
-    """Return the table of real questions: each with its threads and the section that answers it.
+def questions():
+    """Return ``notebooks/questions.toml``: what people ask, and in which threads."""
+    return tomllib.loads((NOTEBOOKS / "questions.toml").read_text(encoding="utf-8"))
 
-    ``notebooks/questions.toml`` lists them; a section answers question ``k`` when the cell of its
-    heading is tagged ``question-k``.
+
+def answers(paths):
+    """Return for each question the links to the sections that answer it.
+
+    A section answers question ``k`` when the cell of its heading is tagged ``question-k``.
     """
-    questions = tomllib.loads((NOTEBOOKS / "questions.toml").read_text(encoding="utf-8"))
-    sections = {}
+    links = {}
     for path in paths[1:]:
         for cell in read(path).cells:
             for tag in cell.metadata.get("tags", []):
                 if tag.startswith("question-"):
                     heading = re.search(r"^#+ (.+)$", cell.source, re.M).group(1)
                     link = f"[{path.name[:2]}: {heading}]({path.name}#{anchor(heading)})"
-                    sections.setdefault(tag.removeprefix("question-"), []).append(link)
-    unknown = sorted(set(sections) - set(questions))
+                    links.setdefault(tag.removeprefix("question-"), []).append(link)
+    unknown = sorted(set(links) - set(questions()))
     if unknown:
         raise ValueError(f"no such question in notebooks/questions.toml: {', '.join(unknown)}")
+    return links
+
+
+def question_index(paths):
+    """Return the table of real questions: each with its threads and the sections that answer it."""
+    links = answers(paths)
     lines = ["| people ask | threads | answered in |", "| --- | --- | --- |"]
-    for key, question in questions.items():
-        if key in sections:
-            where = "<br>".join(sections[key])
+    for key, question in questions().items():
+        if key in links:
+            where = "<br>".join(links[key])
             lines.append(f"| {question['asks']} | {', '.join(question['threads'])} | {where} |")
     return "\n".join(lines)
 
