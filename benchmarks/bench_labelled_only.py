@@ -10,10 +10,10 @@ import sys
 
 import pytest
 import torch
-from mlmtutor.scale import labelled_only_loss
 from torch.nn import functional as F
 
 from mlmtutor import IGNORE_INDEX, load_tutor, mask_tokens
+from mlmtutor.scale import labelled_only_loss
 
 LENGTH = 128
 ROWS = [16, 64, 256]

@@ -38,6 +38,11 @@ def gradients(model, loss):
     }
 
 
+def needs_a_working_head(changes):
+    if changes.get("legacy") is False and int(transformers.__version__.split(".")[0]) < 5:
+        pytest.skip("transformers 4 ties the new head of DeBERTa-v2 to a matrix that does not fit")
+
+
 def compare(model, ids, labels, **inputs):
     torch.manual_seed(1)
     dense_loss = model(input_ids=ids, labels=labels, **inputs).loss
@@ -55,6 +60,7 @@ def compare(model, ids, labels, **inputs):
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)
 @pytest.mark.parametrize("training", [False, True])
 def test_loss_and_gradients_are_those_of_the_dense_computation(name, changes, training):
+    needs_a_working_head(changes)
     model = small_model(name, **changes).train(training)
     ids, labels, mask = batch()
     dense = compare(model, ids, labels, attention_mask=mask)
@@ -63,6 +69,7 @@ def test_loss_and_gradients_are_those_of_the_dense_computation(name, changes, tr
 
 @pytest.mark.parametrize(("name", "changes"), VARIANTS)
 def test_every_position_labelled(name, changes):
+    needs_a_working_head(changes)
     ids, labels, mask = batch(share=2.0)
     assert (labels != -100).all()
     compare(small_model(name, **changes), ids, labels, attention_mask=mask)
