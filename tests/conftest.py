@@ -1,10 +1,21 @@
 import pytest
 import torch
+from browser import CHROMIUM, QUIET
+from playwright.sync_api import sync_playwright
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from mlmtutor import load_tutor
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert CHROMIUM, "CI is set, and there is no chromium: .ci/run installs it"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

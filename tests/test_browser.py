@@ -11,20 +11,9 @@ import urllib.request
 
 import lessons
 import pytest
-from playwright.sync_api import sync_playwright
+from browser import SCREENSHOTS, needs_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-SCREENSHOTS = lessons.ROOT / "build" / "screenshots"
-
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM and not os.environ.get("CI"),
-    reason="no chromium on the path (on Debian: apt install chromium)",
-)
-
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
+pytestmark = needs_chromium
 
 # Reads the model and not the page: JupyterLab does not attach all cells.
 CELLS = """() => {
@@ -79,15 +68,6 @@ def jupyterlab(tmp_path_factory):
             server.wait(20)
         except subprocess.TimeoutExpired:
             server.kill()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    assert CHROMIUM, "CI is set, and there is no chromium: .ci/run installs it"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield chromium
-        chromium.close()
 
 
 def open_lesson(browser, address, name, width=1440):
