@@ -165,7 +165,7 @@ with the interquartile range (IQR).
 
 The peer is what transformers does with the same input: `model(..., labels=...)`, or
 `DataCollatorForLanguageModeling.torch_mask_tokens` with a ready `special_tokens_mask`. Peak memory
-is how much one step raises the resident size of a fresh process.
+is by how much one step raises the resident size of a fresh process.
 
 {ratios}
 
