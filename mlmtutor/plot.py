@@ -462,7 +462,7 @@ def labelled_only_cost(measurements: Sequence[Mapping[str, Any]]) -> Figure:
             for panel, key, unit in ((0, "median", 1.0), (1, "bytes", 1e9)):
                 axes, values = panels[panel, column], [row[key] / unit for row in rows]
                 axes.loglog(sizes, values, "o-", color=COLOURS[meaning], markersize=4)
-                if column == 0 and panel == 0:
+                if column == 2 and panel == 0:
                     lift, side = (-8, "top") if who == "mlmtutor" else (8, "bottom")
                     axes.annotate(text, (sizes[-1], values[-1]), (0, lift), ha="right", va=side,
                                   textcoords="offset points", color=COLOURS[meaning])  # fmt: skip
