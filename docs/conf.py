@@ -196,6 +196,17 @@ def copy_mathjax(app):
     shutil.copy(package / "static" / "mathjax" / "tex-svg.js", static)
 
 
+def label_tables(app, pagename, templatename, context, doctree):
+    """Give each Markdown table the heading above it as a caption, and its column heads a scope."""
+    parts = re.split(r"(<h[1-6]>.*?</h[1-6]>)", context.get("body", ""), flags=re.S)
+    for at in range(2, len(parts), 2):
+        words = re.sub(r"<a class=\"headerlink\".*?</a>", "", parts[at - 1], flags=re.S)
+        caption = f'<caption class="visually-hidden">{re.sub("<.*?>", "", words)}</caption>'
+        part = parts[at].replace('<table class="table">', f'<table class="table">{caption}')
+        parts[at] = part.replace('<th class="head', '<th scope="col" class="head')
+    context["body"] = "".join(parts)
+
+
 def setup(app):
     """Connect the above to the build."""
     app.connect("source-read", fill)
@@ -204,4 +215,5 @@ def setup(app):
     app.connect("env-get-outdated", always_again)
     app.connect("builder-inited", copy_mathjax)
     app.connect("html-page-context", reachable)
+    app.connect("html-page-context", label_tables)
     copy_lessons()

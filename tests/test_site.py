@@ -79,6 +79,15 @@ def test_no_link_is_broken_and_no_resource_is_elsewhere(site):
     assert checked > 500
 
 
+def test_every_table_has_a_caption_and_scopes(site):
+    tables = [table for name in PAGES for table in soup(site / name).find_all("table")]
+    assert len(tables) > 40
+    for table in tables:
+        assert table.caption.get_text().strip()
+        assert table.find_all("th")
+        assert all(head.get("scope") for head in table.find_all("th"))
+
+
 def test_every_lesson_can_be_downloaded_as_it_is_stored(site):
     for path in lessons.PATHS:
         page = site / "lessons" / f"{path.stem}.html"
