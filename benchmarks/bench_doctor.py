@@ -13,16 +13,11 @@ import time
 import pytest
 import torch
 
-from mlmtutor import load_tutor, mask_tokens
+from mlmtutor import mask_tokens
 from mlmtutor.doctor import diagnose
 
 ROWS, LENGTH, PART = 32, 512, 4
 GOAL = 0.02
-
-
-@pytest.fixture(scope="module")
-def tutor():
-    return load_tutor()
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,6 @@ ROWS = [16, 64, 256]
 WHO = ["mlmtutor", "transformers"]
 
 
-@pytest.fixture(scope="module")
-def tutor():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield load_tutor()
-    torch.set_num_threads(before)
-
-
 def make_batch(rows, length, share, tokenizer):
     """Return input_ids, attention_mask and labels, (rows, length) each; `share` is labelled."""
     generator = torch.Generator().manual_seed(0)

@@ -9,17 +9,14 @@ import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling
 
-from mlmtutor import MaskingPolicy, load_tutor, mask_tokens
+from mlmtutor import MaskingPolicy, mask_tokens
 
 LENGTH = 128
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield load_tutor()[1]
-    torch.set_num_threads(before)
+def tokenizer(tutor):
+    return tutor[1]
 
 
 def batch(rows, tokenizer):

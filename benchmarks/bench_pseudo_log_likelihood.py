@@ -12,7 +12,6 @@ import time
 import pytest
 import torch
 
-from mlmtutor import load_tutor
 from mlmtutor.predict import pseudo_log_likelihood
 
 GOAL = 3
@@ -21,14 +20,6 @@ TEXT = (
     "The old man walked down to the river in the morning, because he wanted to see the ships "
     "before they sailed."
 )
-
-
-@pytest.fixture(scope="module")
-def tutor():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield load_tutor()
-    torch.set_num_threads(before)
 
 
 def one_forward_per_token(model, tokenizer, text):

@@ -86,8 +86,7 @@ def copy_lessons():
 
 
 def contents():
-    """Return the contents of the site: the lessons, and the pages that are there."""
-    here = pathlib.Path(__file__).parent
+    """Return the contents of the site."""
     parts = {
         "Lessons": [f"lessons/{path.stem}" for path in lessons.lesson_paths()],
         "Look up": ["questions", "glossary", "api", "doctor", "releases", "performance"],
@@ -95,8 +94,7 @@ def contents():
     }
     trees = []
     for caption, pages in parts.items():
-        found = [p for p in pages if "/" in p or (here / f"{p}.md").exists()]
-        trees += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *found, "```", ""]
+        trees += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""]
     return "\n".join(trees)
 
 
@@ -142,9 +140,8 @@ def api():
     public = [n for n in found if not n.startswith(("_", "doctor_"))]
     parts = []
     for name in sorted(public, key=lambda n: MODULES.index(n) if n in MODULES else len(MODULES)):
-        lines = [f"## {name}", "", "```{eval-rst}", f".. automodule:: mlmtutor.{name}"]
-        lines += ["   :members:"]
-        parts.append("\n".join([*lines, "```", ""]))
+        directive = [f".. automodule:: mlmtutor.{name}", "   :members:"]
+        parts.append("\n".join([f"## {name}", "", "```{eval-rst}", *directive, "```", ""]))
     return "\n".join(parts)
 
 

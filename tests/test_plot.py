@@ -106,3 +106,9 @@ def test_label_policies_need_a_loss_and_an_accuracy_for_each():
         plot.label_policies({"right": [1.0]}, {"other": 0.5}, **LINES)
     with pytest.raises(ValueError, match=r"but has \{'right': 0\}"):
         plot.label_policies({"right": []}, {"right": 0.5}, **LINES)
+
+
+def test_labelled_only_cost_needs_every_series():
+    row = {"name": "test_training_step", "who": "mlmtutor", "size": 16, "median": 1, "bytes": 1}
+    with pytest.raises(ValueError, match="test_training_step of transformers: run make bench"):
+        plot.labelled_only_cost([row])
