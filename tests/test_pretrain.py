@@ -4,15 +4,15 @@ import doctest
 import json
 import os
 import pathlib
-import shutil
 import signal
 import sys
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForMaskedLM, BertModel
+from safetensors.torch import load_file
+from tiny_corpus import SENTENCES, VOCAB, write_tiny_corpus
+from transformers import BertForMaskedLM
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECIPE = ROOT / "tools" / "pretrain"
@@ -23,15 +23,6 @@ import gather  # noqa: E402
 import rows  # noqa: E402
 import train  # noqa: E402
 
-VOCAB = ROOT / "mlmtutor" / "tutor_bert" / "vocab.txt"
-SENTENCES = [
-    f"The {who} {does} the {what} in the {where}."
-    for who in ("cat", "dog", "old man", "teacher")
-    for does in ("sees", "takes", "reads", "likes")
-    for what in ("book", "bread", "small red ball", "letter from the north")
-    for where in ("house", "garden", "school")
-]
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -39,24 +30,7 @@ def data(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(rows, "HELD_OUT", 8)
     folder = tmp_path_factory.mktemp("data")
-    (folder / "text").mkdir()
-    (folder / "base").mkdir()
-    (folder / "NOTICE").write_text("notice\n")
-    (folder / "text" / "wordnet_examples.txt").write_text("\n".join(SENTENCES[:150]) + "\n")
-    long = [" ".join(SENTENCES[at : at + 9]) for at in range(0, len(SENTENCES), 4)]
-    (folder / "text" / "sotu_modern.txt").write_text("\n".join(long) + "\n")
-    shutil.copyfile(VOCAB, folder / "base" / "vocab.txt")
-    config = BertConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-    )
-    torch.manual_seed(0)
-    body = BertModel(config, add_pooling_layer=False).state_dict()
-    save_file(body, folder / "base" / "model.safetensors")
-    config.save_pretrained(folder / "base")
+    write_tiny_corpus(folder)
     yield folder
     patch.undo()
 
@@ -332,7 +306,7 @@ def test_export_loads_back(run_train, data, tmp_path):
     cloze.write_text('{"text": "The [MASK] sees.", "answers": ["cat"], "theme": "animals"}\n')
     out = tmp_path / "out"
     export.main([str(data), str(tmp_path / "run"), str(out), "--cloze", str(cloze)])
-    expected = {*export.LOADED, "README.md", "NOTICE", "checksums.json"}
+    expected = {*export.LOADED, train.TRAINING, "README.md", "NOTICE", "checksums.json"}
     assert {path.name for path in out.iterdir()} == expected
 
     model, loaded = BertForMaskedLM.from_pretrained(out, output_loading_info=True)
@@ -350,6 +324,60 @@ def test_export_loads_back(run_train, data, tmp_path):
     text = (out / "README.md").read_text(encoding="utf-8")
     assert "$" not in text
     assert "| **overall** |" in text
+    told = (
+        f"2 steps of warm-up to a rate of 0.0004, {rows.SENTENCE_SHARE:.0%} of the batches single"
+    )
+    assert told in " ".join(text.split())
+
+
+def test_an_exported_model_is_trained_further(run_train, data, tmp_path, monkeypatch):
+    first = run_train(tmp_path / "first")
+    export.main([str(data), str(tmp_path / "first"), str(tmp_path / "out")])
+    rates, drawn = [], []
+    usual, batch = train.rate, rows.Batches.__getitem__
+    monkeypatch.setattr(train, "rate", lambda *given: rates.append(given[:2]) or usual(*given))
+    monkeypatch.setattr(
+        rows.Batches, "__getitem__", lambda self, step: drawn.append(step) or batch(self, step)
+    )
+    options = ["--start", str(tmp_path / "out"), "--steps", "4", "--peak", "0.0002"]
+    second = run_train(tmp_path / "second", *options)
+    assert drawn == [10, 11, 12, 13]  # the next batches, not the first ones again
+    assert sorted(set(rates)) == [(1, 0.0), (2, 0.25), (3, 0.5), (4, 0.75)]
+    before, after = header(tmp_path / "first"), header(tmp_path / "second")
+    assert (before["step"], after["step"]) == (10, 14)
+    assert after["tokens"] > before["tokens"]
+    assert after["history"][: len(before["history"])] == before["history"]
+    assert [run["peak"] for run in after["runs"]] == [0.0004, 0.0002]
+    weights = [key for key in first if key.startswith("model.")]
+    assert not all(torch.equal(first[key], second[key]) for key in weights)
+    assert max((first[key] - second[key]).abs().max() for key in weights) < 0.01
+
+
+def test_weights_before_and_after_a_run_are_averaged(run_train, data, tmp_path):
+    run_train(tmp_path / "first", "--steps", "2")
+    before, after, out = tmp_path / "before", tmp_path / "after", tmp_path / "out"
+    export.main([str(data), str(tmp_path / "first"), str(before)])
+    run_train(tmp_path / "second", "--steps", "2", "--start", str(before))
+    arguments = [str(data), str(tmp_path / "second")]
+    export.main([*arguments, str(after)])
+    export.main([*arguments, str(out), "--before", str(before), "--share", "0.25"])
+    old, new, mixed = (load_file(folder / "model.safetensors") for folder in (before, after, out))
+    assert mixed.keys() == new.keys() == old.keys()
+    assert not all(torch.equal(old[name], new[name]) for name in new)
+    for name, weight in mixed.items():
+        wanted = 0.25 * new[name].float() + 0.75 * old[name].float()
+        assert torch.allclose(weight.float(), wanted, rtol=2e-3, atol=1e-6)
+    state = json.loads((out / train.TRAINING).read_text(encoding="utf-8"))
+    assert [run.get("share") for run in state["runs"]] == [None, 0.25]
+    told = " ".join((out / "README.md").read_text(encoding="utf-8").split())
+    assert "averages: 0.25 of those after the last run and 0.75 of those before it" in told
+    with pytest.raises(SystemExit):
+        export.main([*arguments, str(out), "--before", str(before), "--share", "1.5"])
+
+
+def test_starting_from_a_folder_that_is_no_export_says_so(run_train, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"training\.json does not exist: export\.py"):
+        run_train(tmp_path / "run", "--start", str(tmp_path))
 
 
 def test_export_without_a_checkpoint_says_what_to_run(data, tmp_path):

@@ -9,10 +9,10 @@ Works while the training goes on: it reads the last checkpoint.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 import string
 import tempfile
@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rows import IGNORE_INDEX, SHARES, held_out_rows, load_corpus, token_counts
+from rows import IGNORE_INDEX, SHARES, atomic, held_out_rows, load_corpus, token_counts
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import BertWordPieceTokenizer
-from train import CHECKPOINT, evaluate
+from train import CHECKPOINT, TRAINING, evaluate
 from transformers import AutoTokenizer, BertForMaskedLM
 
 HERE = Path(__file__).parent
@@ -62,8 +62,13 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_model(base: Path, checkpoint: Path, out: Path) -> dict[str, Any]:
-    """Write config, weights (float16) and tokenizer to `out`; return the checkpoint's state."""
+def write_model(
+    base: Path, checkpoint: Path, out: Path, before: Path | None = None, share: float = 1.0
+) -> dict[str, Any]:
+    """Write config, weights (float16) and tokenizer to `out`; return the checkpoint's state.
+
+    With `before`, a model folder, each weight is `share` of the checkpoint's and the rest of that.
+    """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     for name in ("_name_or_path", "transformers_version", "gradient_checkpointing"):
         config.pop(name, None)
@@ -73,12 +78,18 @@ def write_model(base: Path, checkpoint: Path, out: Path) -> dict[str, Any]:
     write_json(out / "config.json", config)
     with safe_open(checkpoint, "pt") as file:
         weights = {
-            name.removeprefix("model."): file.get_tensor(name).half().contiguous()
+            name.removeprefix("model."): file.get_tensor(name)
             for name in file.keys()  # noqa: SIM118 (not a dict)
             if name.startswith("model.")
         }
         state: dict[str, Any] = json.loads(file.metadata()["json"])
+    if before is not None:
+        for name, old in load_file(before / "model.safetensors").items():
+            weights[name] = share * weights[name] + (1 - share) * old.float()
+        state["runs"][-1]["share"] = share
+    weights = {name: weight.half().contiguous() for name, weight in weights.items()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    write_json(out / TRAINING, state)
     shutil.copyfile(base / "vocab.txt", out / "vocab.txt")
     wordpiece = BertWordPieceTokenizer(str(base / "vocab.txt"), lowercase=True)
     wordpiece.save(str(out / "tokenizer.json"))
@@ -153,6 +164,7 @@ def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any],
     for sentence in cloze:
         themes.setdefault(sentence.get("theme", "all"), []).append(sentence)
     missed = [s for s in cloze if not hits([s], 5)]
+    share = state["runs"][-1].get("share")
     words = " ".join
     return string.Template((HERE / "card.md").read_text(encoding="utf-8")).substitute(
         layers=config["num_hidden_layers"],
@@ -164,8 +176,16 @@ def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any],
         megabytes=f"{size / 1e6:.1f}",
         train_tokens=f"{figures['train_tokens'] / 1e6:.1f}",
         sources=len(names) - 1,
-        peak=state["peak"],
-        warmup=state["warmup"],
+        runs="; then ".join(
+            f"{run['warmup']} steps of warm-up to a rate of {run['peak']}, "
+            f"{run['sentences']:.0%} of the batches single sentences"
+            for run in state["runs"]
+        ),
+        average=""
+        if share is None
+        else f"  The weights are averages: {share:g} of those after the last run and "
+        f"{1 - share:g} of those\n  before it (model soups, arXiv:2203.05482). The share was "
+        "chosen with the figures below in\n  sight.\n",
         steps=f"{state['step']:,}",
         batch=f"{state['positions']:,}",
         seen=f"{state['tokens'] / 1e6:.1f}",
@@ -207,7 +227,14 @@ def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any],
     )
 
 
-def export(data: Path, run: Path, out: Path, cloze: Path = CLOZE) -> dict[str, Any]:
+def export(
+    data: Path,
+    run: Path,
+    out: Path,
+    cloze: Path = CLOZE,
+    before: Path | None = None,
+    share: float = 1.0,
+) -> dict[str, Any]:
     """Write the model folder `out`; return the measured figures."""
     checkpoint = run / CHECKPOINT
     if not checkpoint.exists():
@@ -215,7 +242,7 @@ def export(data: Path, run: Path, out: Path, cloze: Path = CLOZE) -> dict[str, A
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run) as folder:
         new = Path(folder)
-        state = write_model(data / "base", checkpoint, new)
+        state = write_model(data / "base", checkpoint, new, before, share)
         figures = measure(new, data, run, cloze)
         config = json.loads((new / "config.json").read_text(encoding="utf-8"))
         size = (new / "model.safetensors").stat().st_size
@@ -223,13 +250,9 @@ def export(data: Path, run: Path, out: Path, cloze: Path = CLOZE) -> dict[str, A
         shutil.copyfile(data / "NOTICE", new / "NOTICE")
         sums = {n: hashlib.sha256((new / n).read_bytes()).hexdigest() for n in LOADED}
         write_json(new / "checksums.json", sums)
-        for path in new.iterdir():
-            temporary = out / (path.name + ".tmp")
-            shutil.copyfile(path, temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-        for path in new.iterdir():
-            os.replace(out / (path.name + ".tmp"), out / path.name)
+        with contextlib.ExitStack() as written:  # all are on the disk before the first is replaced
+            for path in new.iterdir():
+                shutil.copyfile(path, written.enter_context(atomic.replacement(out / path.name)))
     return figures
 
 
@@ -240,8 +263,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder that train.py wrote")
     parser.add_argument("out", type=Path, help="folder of the model: mlmtutor/tutor_bert")
     parser.add_argument("--cloze", type=Path, default=CLOZE, help="cloze sentences (JSON lines)")
+    parser.add_argument("--before", type=Path, help="model folder to average with: train's --start")
+    parser.add_argument("--share", type=float, default=0.5, help="of the run, in that average")
     args = parser.parse_args(argv)
-    figures = export(args.data, args.run, args.out, args.cloze)
+    if not 0 < args.share <= 1:
+        parser.error(f"--share must be above 0 and at most 1, but is {args.share}")
+    figures = export(args.data, args.run, args.out, args.cloze, args.before, args.share)
     overall, cloze = figures["held_out"]["overall"], figures["cloze"]
     print(
         f"held-out loss {overall['loss']:.3f} (unigram {overall['unigram']:.3f}), "

