@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(text)
     for path in report.unusable:
         print(
-            f"mlmtutor doctor: {path}: not a .py or .ipynb file, and no folder with one in it",
+            f"mlmtutor doctor: {lint.printable(path)}: not a .py or .ipynb file, and no folder "
+            "with one in it that may be read",
             file=sys.stderr,
         )
     if report.unusable:

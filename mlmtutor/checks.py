@@ -27,10 +27,34 @@ def _checker(check: Callable[[Callable[..., Any]], str]) -> Callable[[Callable[.
 
     @functools.wraps(check)
     def run(answer: Callable[..., Any]) -> None:
+        if not callable(answer):
+            raise TypeError(
+                f"answer must be your function, but is a {type(answer).__name__}: pass its name, "
+                "without calling it."
+            )
+        raised: list[BaseException] = []  # by the function of the reader, not by the checker
+        returned: list[object] = []
+
+        @functools.wraps(answer)
+        def watched(*arguments: Any, **options: Any) -> Any:
+            try:
+                returned.append(answer(*arguments, **options))
+            except BaseException as error:
+                raised.append(error)
+                raise
+            return returned[-1]
+
         try:
-            proven = check(answer)
+            proven = check(watched)
         except NotImplementedError:
             print("Not written yet: put your answer in place of `raise NotImplementedError`.")
+        except Exception as error:
+            if isinstance(error, WrongAnswer) or error in raised or not returned:
+                raise
+            raise WrongAnswer(
+                f"Your function returns a {type(returned[-1]).__name__} that cannot be checked "
+                f"({type(error).__name__}: {error}). What it must return stands in its docstring."
+            ) from error
         else:
             print(f"✓ {proven}")
 

@@ -10,6 +10,7 @@ environment that ``torchrun`` sets, so the same lines run on one machine and on 
 :func:`run_data_parallel` starts it from a lesson and leaves no process behind.
 """
 
+import math
 import os
 import pathlib
 import re
@@ -28,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mlmtutor._validate import require_ids, require_same_shape
 from mlmtutor.labels import IGNORE_INDEX
+from mlmtutor.loss import _check_loss_input
 from mlmtutor.model import load_tutor
 
 TIMEOUT = timedelta(seconds=60)  # a process whose partner has died gives up after this long
@@ -46,7 +48,9 @@ def process_loss(logits: torch.Tensor, labels: torch.Tensor, divisor: str) -> to
         A scalar. Its mean over the processes is, for ``"all"``, the loss of the whole batch.
 
     Raises:
-        ValueError: the divisor is unknown.
+        TypeError: ``logits`` or ``labels`` is no tensor.
+        ValueError: a shape or dtype is wrong, a label is outside the vocabulary, or the divisor
+            is unknown.
 
     Example:
         >>> process_loss(torch.zeros(1, 3, 4), torch.tensor([[1, -100, 2]]), "own")
@@ -54,8 +58,13 @@ def process_loss(logits: torch.Tensor, labels: torch.Tensor, divisor: str) -> to
 
     Source: transformers#34242; the gradients are averaged in ``DistributedDataParallel`` of torch.
     """
-    if divisor not in ("own", "all"):
+    if not isinstance(divisor, str) or divisor not in ("own", "all"):
         raise ValueError(f"divisor must be 'own' or 'all', but is {divisor!r}.")
+    _check_loss_input(logits, labels, IGNORE_INDEX)
+    if labels.dim() != 2:
+        raise ValueError(
+            f"labels must have the shape (rows, length), but have {tuple(labels.shape)}."
+        )
     total = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
     count = (labels != IGNORE_INDEX).sum()
     if divisor == "own":
@@ -118,7 +127,8 @@ def run_data_parallel(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a shape or dtype is wrong, or there are fewer rows than processes.
+        ValueError: a shape or dtype is wrong, there are fewer rows than processes, or ``timeout``
+            is not above 0.
         RuntimeError: a process failed; the message holds the errors that were printed.
         TimeoutError: the run took longer than ``timeout``.
 
@@ -130,11 +140,12 @@ def run_data_parallel(
 
     Source: ``torch.distributed.run``; docs.pytorch.org, "torchrun (Elastic Launch)".
     """
-    _check(batch, labels, processes)
+    _check(batch, labels, processes, timeout)
     with tempfile.TemporaryDirectory() as folder:
         batch_file, result_file = (str(pathlib.Path(folder, name)) for name in ("in", "out"))
         tensors = {**batch, "labels": labels}
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, batch_file)
+        rows = {name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+        save_file(rows, batch_file)
         command = [
             sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
             "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1",
@@ -189,7 +200,9 @@ def _end(launcher: "subprocess.Popen[bytes]") -> None:
         launcher.wait()
 
 
-def _check(batch: Mapping[str, torch.Tensor], labels: torch.Tensor, processes: int) -> None:
+def _check(
+    batch: Mapping[str, torch.Tensor], labels: torch.Tensor, processes: int, timeout: float
+) -> None:
     if not isinstance(batch, Mapping):
         raise TypeError(
             f"batch must map names to tensors, but is a {type(batch).__name__}: "
@@ -201,6 +214,8 @@ def _check(batch: Mapping[str, torch.Tensor], labels: torch.Tensor, processes: i
     if "labels" in batch:
         raise ValueError("batch must hold no labels, but does: pass them as the second argument.")
     for name, tensor in batch.items():
+        if not isinstance(name, str):
+            raise TypeError(f"batch must have names as keys, but has {name!r}.")
         require_ids(f"batch[{name!r}]", tensor)
         require_same_shape(
             f"batch[{name!r}]", tensor, "labels", labels.shape, "there is one label each position."
@@ -212,6 +227,10 @@ def _check(batch: Mapping[str, torch.Tensor], labels: torch.Tensor, processes: i
             f"processes must be between 1 and {len(labels)}, the number of rows, but is "
             f"{processes}: each process needs a row."
         )
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number, but is a {type(timeout).__name__}.")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be a number of seconds above 0, but is {timeout}.")
 
 
 if __name__ == "__main__":

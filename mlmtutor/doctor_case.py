@@ -14,6 +14,14 @@ OLD_NAMES = ("masked_lm_labels", "lm_labels", "mlm_labels", "label", "label_ids"
 TOO_SMALL = (torch.bool, torch.uint8, torch.int8, torch.float16, torch.bfloat16)
 
 
+def _get(owner: Any, name: str, default: Any = None) -> Any:
+    """Read an attribute of whatever was given; an attribute that raises is not there."""
+    try:
+        return getattr(owner, name, default)
+    except Exception:
+        return default
+
+
 class Case:
     """One batch as the checks see it. Shapes are (rows, columns); ``None`` is what is not known.
 
@@ -49,18 +57,18 @@ class Case:
         self.batch: Mapping[Any, Any] = {}
         self.keys: list[Any] = []
         self.is_mapping = False
-        if isinstance(batch, Mapping) or hasattr(batch, "keys"):
+        if isinstance(batch, Mapping) or _get(batch, "keys") is not None:
             try:
                 self.keys = list(batch.keys())
                 self.batch, self.is_mapping = batch, True
             except Exception:  # a class, or a mapping that cannot be read
                 self.keys = []
         self.tokenizer = tokenizer
-        self.model = getattr(model, "module", model)  # what DataParallel and DDP wrap
+        self.model = _get(model, "module", model)  # what DataParallel and DDP wrap
         self.whole_word = True if whole_word else None
         self.earlier = earlier or None
-        self.mask_id: Any = getattr(tokenizer, "mask_token_id", None)
-        self.pad_id: Any = getattr(tokenizer, "pad_token_id", None)
+        self.mask_id: Any = _get(tokenizer, "mask_token_id")
+        self.pad_id: Any = _get(tokenizer, "pad_token_id")
         self.unread: dict[str, str] = {}
 
         self.input_ids: Any = self.ids("input_ids")
@@ -120,7 +128,13 @@ class Case:
                 raise TypeError("it is on the meta device, which holds no values")
             if result.is_nested:
                 raise TypeError("it is a nested tensor, whose rows have different lengths")
-            return result.cpu() if result.layout is torch.strided else result.cpu().to_dense()
+            if result.layout is not torch.strided:
+                raise TypeError("it is a sparse tensor, which no embedding takes: use .to_dense()")
+            if result.is_floating_point() and result.element_size() == 1:
+                raise TypeError(
+                    f"{result.dtype} is a dtype for storage, with which torch cannot count"
+                )
+            return result.cpu()
         except Exception as error:
             self.unread[key] = str(error).split("\n")[0] or type(error).__name__
             return None
@@ -185,7 +199,7 @@ class Case:
         try:
             rows_out = int(self.model.get_output_embeddings().weight.shape[0])
         except Exception:
-            rows_out = getattr(getattr(self.model, "config", None), "vocab_size", None)
+            rows_out = _get(_get(self.model, "config"), "vocab_size")
         if rows_out is None and self.tokenizer is not None:
             rows_out = self._tokenizer_size()
         return rows_in, rows_out

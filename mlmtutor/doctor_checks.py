@@ -179,6 +179,7 @@ def check(
         A decorator that returns the function unchanged.
 
     Raises:
+        TypeError: the code is no text, or ``needs`` or ``unless`` is no list of texts.
         ValueError: the severity is unknown, or the code is one of mlmtutor's own.
 
     Example:
@@ -192,8 +193,13 @@ def check(
         ('too-few',)
         >>> del CHECKS["too-few"]
     """
-    if severity not in ("error", "warning", "info"):
+    if not isinstance(severity, str) or severity not in ("error", "warning", "info"):
         raise ValueError(f"severity must be error, warning or info, but is {severity!r}.")
+    if not isinstance(code, str):
+        raise TypeError(f"code must be a str, but is a {type(code).__name__}.")
+    for name, words in (("needs", needs), ("unless", unless)):
+        if not isinstance(words, list | tuple) or not all(isinstance(w, str) for w in words):
+            raise TypeError(f"{name} must be a list or tuple of str, but is {words!r}.")
 
     def register(
         function: Callable[[Any], Problem | str | None],

@@ -41,7 +41,7 @@ def _shifted(case: Case) -> Problem | None:
     count = count_of(scored)
     here = count_of(case.kept | (scored & case.masked))
     bare = case.masked & ~scored  # a healthy batch has no [MASK] without a label
-    if not bare.any() and (count < 3 or here > 0.5 * count):
+    if not bare.any() and count < 3:
         return None
     for step, word in ((1, "next"), (-1, "previous")):
         neighbour = ids.roll(-step, dims=1)

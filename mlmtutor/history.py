@@ -226,7 +226,7 @@ def explain_error(error: BaseException | str) -> Explanation:
 
     Raises:
         TypeError: ``error`` is neither an exception nor a text.
-        ValueError: the text is empty.
+        ValueError: the text is empty, or that of the exception cannot be read.
 
     Example:
         >>> print(explain_error("IndexError: Target -1 is out of bounds."))
@@ -239,7 +239,13 @@ def explain_error(error: BaseException | str) -> Explanation:
     them again.
     """
     if isinstance(error, BaseException):
-        text = f"{type(error).__name__}: {error}"
+        try:
+            text = f"{type(error).__name__}: {error}"
+        except Exception as problem:
+            raise ValueError(
+                f"error must be an exception with a text, but reading it raised "
+                f"{type(problem).__name__}: pass the last line of the traceback."
+            ) from problem
     elif isinstance(error, str):
         text = error.strip()
     else:
@@ -385,7 +391,8 @@ def _old_assert(match: re.Match[str]) -> Explanation:
 
 
 def _no_attribute(match: re.Match[str]) -> Explanation:
-    kind, name = match.groups()
+    kind, name = match.group(1).title(), match.group(2)
+    kind = {"Tuple": "tuple"}.get(kind, kind)
     output = {"tuple": "tuple", "Tensor": "Tensor"}[kind]
     means = {
         "tuple": "The output is a tuple: the loss first, if there were labels, then the logits.",
@@ -525,21 +532,24 @@ def _place(match: re.Match[str]) -> Explanation:
 
 # In this order: a text is explained by the first pattern that is found in it.
 _TEXTS: list[tuple[str, Callable[[re.Match[str]], Explanation]]] = [
-    (r"unexpected keyword argument '(\w*label\w*)'", _old_keyword),
+    (r"unexpected keyword argument '(\w{0,99}?label\w{0,99})'", _old_keyword),
     (r"`masked_lm_labels` argument is deprecated", _deprecated),
-    (r"Use `BertWithLMHead`|Unexpected keyword arguments: \[.*label", _asserted),
-    (r"Target (-?\d+) is out of bounds", _out_of_bounds),
+    (r"Use `BertWithLMHead`|Unexpected keyword arguments: \[.{0,999}?label", _asserted),
+    (r"Target (-?\d{1,20}) is out of bounds", _out_of_bounds),
     (r"cur_target >= 0 && cur_target < n_classes", _old_assert),
     (r"device-side assert|Assertion `t >= 0 && t < n_classes", _device_assert),
     (r"'(tuple|Tensor)' object has no attribute '(logits|loss)'", _no_attribute),
     (r"using `-1` to mask the loss", _tensorflow),
     (r"'NoneType' object has no attribute '(backward|item|detach|mean)'", _no_loss),
     (r"did not return a loss from the inputs", _no_loss),
-    (r"Expected input batch_size \((\d+)\) to match target batch_size \((\d+)\)", _batch_size),
+    (
+        r"Expected input batch_size \((\d{1,20})\) to match target batch_size \((\d{1,20})\)",
+        _batch_size,
+    ),
     (r"view size is not compatible", _view),
     (r"expected (target dtype to be|scalar type) Long|nll_loss\w*\" not implemented for", _dtype),
     (r"out of range integral type|number too small to fit|can't convert negative int", _decoding),
     (r"index out of range in self", _input_index),
-    (r"index -?\d+ is out of bounds for dimension", _place),
-    (r"\bloss\b.*\bnan\b|^tensor\(nan", _nan),
+    (r"index -?\d{1,20} is out of bounds for dimension", _place),
+    (r"\bloss\b.{0,200}?\bnan\b|^tensor\(nan", _nan),
 ]

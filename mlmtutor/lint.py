@@ -7,6 +7,7 @@ classifier is nobody's business here.
 """
 
 import ast
+import bisect
 import io
 import json
 import os
@@ -18,7 +19,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+__all__ = [
+    "LintFinding",
+    "Report",
+    "as_github",
+    "as_json",
+    "as_text",
+    "lint_file",
+    "lint_notebook",
+    "lint_paths",
+    "lint_source",
+]
+
 LARGEST_SOURCE = 2_000_000  # characters; more is data, not a program, and takes minutes to parse
+MOST_STEPS = 20_000_000  # visits of nodes by all rules of a file: some seconds
 LARGEST_FILE = 200_000_000  # bytes; a notebook with its pictures may be large
 SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
 OLD_KEYWORDS = ("masked_lm_labels", "lm_labels")
@@ -102,6 +116,10 @@ class Scope:
     kinds: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
 
+class TooMuch(Exception):
+    """A file would keep the rules busy for minutes; no program that people write does."""
+
+
 class Module:
     """The syntax tree of a file, with the class of each model followed by name.
 
@@ -117,6 +135,7 @@ class Module:
 
     def __init__(self, body: list[ast.stmt]) -> None:
         self.nodes: list[ast.AST] = []
+        self.steps = 0
         self.parents: dict[ast.AST, ast.AST] = {}
         self.scopes: dict[ast.AST, Scope] = {}
         self.origins: dict[str, str] = {}
@@ -254,6 +273,7 @@ class Module:
         while scope is not None:
             if name in scope.kinds:
                 records = scope.kinds[name]
+                self.charge(len(records))
                 before = [kind for at, kind in records if at <= line]
                 every = {kind for _, kind in records}
                 found = before[-1] if before else every.pop() if len(every) == 1 else "?"
@@ -292,8 +312,15 @@ class Module:
             )
         return name in ("mask_token", "mask_token_id", "DataCollatorForWholeWordMask")
 
+    def charge(self, steps: int) -> None:
+        """Count steps of work; raise where a file takes too many."""
+        self.steps += steps
+        if self.steps > MOST_STEPS:
+            raise TooMuch
+
     def calls(self) -> Iterator[ast.Call]:
         """All calls, in the order of the source."""
+        self.charge(len(self.nodes))
         return (node for node in self.nodes if isinstance(node, ast.Call))
 
     def keywords(self, call: ast.Call) -> Iterator[tuple[str, ast.expr, ast.AST]]:
@@ -316,6 +343,7 @@ class Module:
 
     def stores(self) -> Iterator[tuple[ast.expr, ast.expr, ast.stmt]]:
         """Target, value and statement of each assignment."""
+        self.charge(len(self.nodes))
         for node in self.nodes:
             if isinstance(node, ast.Assign):
                 yield from ((target, node.value, node) for target in node.targets)
@@ -542,6 +570,7 @@ def _only_source(module: Module, labels: ast.expr) -> ast.expr | None:
     """What a name was copied from, if nothing else is done with it than to pass it as labels."""
     if not isinstance(labels, ast.Name):
         return None
+    module.charge(len(module.nodes))
     others = [n for n in module.nodes if isinstance(n, ast.Name) and n.id == labels.id]
     stores = [value for target, value, _ in module.stores() if same(target, labels)]
     return unwrapped(stores[0]) if len(stores) == 1 and len(others) == 2 else None
@@ -560,8 +589,8 @@ def _minus_one(module: Module) -> Iterator[ast.AST]:
     collates = any(
         last_name(call.func) == "DataCollatorForLanguageModeling" for call in module.calls()
     )
+    made_for_100 = module.uses(-100) or collates
     for call, place in ignoring:
-        made_for_100 = module.uses(-100) or collates
         if module.kind(call.func) == "masked" or (last_name(call.func) in losses and made_for_100):
             yield place
     passed = [
@@ -839,6 +868,9 @@ def lint_source(source: str, path: str = "<source>") -> list[LintFinding]:
     Returns:
         The findings, by line.
 
+    Raises:
+        TypeError: ``source`` is not a str.
+
     Example:
         >>> source = '''
         ... model = BertForMaskedLM.from_pretrained("bert-base-uncased")
@@ -847,6 +879,7 @@ def lint_source(source: str, path: str = "<source>") -> list[LintFinding]:
         >>> [(finding.line, finding.code) for finding in lint_source(source)]
         [(3, 'old-label-keyword')]
     """
+    _require_text("source", source)
     return _lint_cells([(None, source)], path)
 
 
@@ -860,7 +893,11 @@ def lint_notebook(text: str, path: str = "<notebook>") -> list[LintFinding]:
 
     Returns:
         The findings, by cell and line.
+
+    Raises:
+        TypeError: ``text`` is not a str.
     """
+    _require_text("text", text)
     try:
         notebook = json.loads(text)
         metadata = notebook.get("metadata") or {}
@@ -881,15 +918,21 @@ def lint_notebook(text: str, path: str = "<notebook>") -> list[LintFinding]:
     return _lint_cells(sources, path)
 
 
+def _require_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, but is a {type(value).__name__}: decode it first.")
+
+
 def _lint_cells(cells: list[tuple[int | None, str]], path: str) -> list[LintFinding]:
     findings = []
     body: list[ast.stmt] = []
     starts: list[tuple[int, int | None]] = []  # the line before each cell, in all cells together
-    lines = 0
+    lines = size = 0
     for cell, source in cells:
         starts.append((lines, cell))
-        if len(source) > LARGEST_SOURCE:
-            reason = f"{len(source):,} characters are not read (limit {LARGEST_SOURCE:,})"
+        size += len(source)
+        if size > LARGEST_SOURCE:
+            reason = f"{size:,} characters are not read (limit {LARGEST_SOURCE:,}, all cells)"
             findings.append(_unparsed(path, 1, 1, cell, reason))
             continue
         try:
@@ -908,13 +951,16 @@ def _lint_cells(cells: list[tuple[int | None, str]], path: str) -> list[LintFind
         places = [(rule, node) for rule in RULES for node in rule.function(module)]
     except RecursionError:
         return [*findings, _unparsed(path, 1, 1, None, "too deeply nested")]
+    except TooMuch:
+        return [*findings, _unparsed(path, 1, 1, None, "too long to be followed by name")]
     seen = set()
+    firsts = [first for first, _ in starts]
     for rule, node in places:
         line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
         if (rule.code, line, column) in seen:
             continue
         seen.add((rule.code, line, column))
-        start, cell = max(item for item in starts if item[0] < line)
+        start, cell = starts[bisect.bisect_left(firsts, line) - 1]
         title, fix = (text.replace("``", "`") for text in (rule.title, rule.fix))
         findings.append(
             LintFinding(path, line - start, column, cell, rule.code, rule.severity, title, fix)
@@ -970,9 +1016,10 @@ def lint_file(path: Path) -> list[LintFinding]:
     """Lint a ``.py`` or ``.ipynb`` file; what cannot be read is a finding."""
     name = str(path)
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        with path.open("rb") as file:  # the size that the system states may be wrong
+            data = file.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
             return [_unparsed(name, 1, 1, None, f"more than {LARGEST_FILE:,} bytes are not read")]
-        data = path.read_bytes()
     except OSError as error:
         return [_unparsed(name, 1, 1, None, str(error.strerror or error))]
     try:
@@ -995,19 +1042,32 @@ def lint_paths(paths: Iterable[str | os.PathLike[str]]) -> Report:
         paths: files and folders.
 
     Returns:
-        A :class:`Report`. A path that does not exist, a file of another kind and a folder without
-        Python in it are unusable.
+        A :class:`Report`. A path that does not exist, a file of another kind, a folder without
+        Python in it and a folder that may not be read are unusable.
+
+    Raises:
+        TypeError: ``paths`` is no list, or holds what is no path.
     """
     findings: list[LintFinding] = []
-    unusable = []
+    unusable: list[str] = []
     files: dict[str, Path] = {}
+    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
+        raise TypeError(
+            f"paths must be a list of files and folders, but is a {type(paths).__name__}: "
+            "put a single one into a list."
+        )
     for given in paths:
+        if not isinstance(given, str | os.PathLike):
+            raise TypeError(f"paths must hold str or paths, but hold a {type(given).__name__}.")
+        if not str(given):
+            unusable.append("''")  # not the folder where the program runs
+            continue
         path = Path(given)
-        if path.is_dir():
-            found = list(_python_files(path))
+        if os.path.isdir(path):  # of pathlib it raises where a folder above may not be read
+            found = list(_python_files(path, unusable))
         else:
-            found = [path] if path.suffix in (".py", ".ipynb") and path.is_file() else []
-        if not found:
+            found = [path] if path.suffix in (".py", ".ipynb") and os.path.isfile(path) else []
+        if not found and str(path) not in unusable:
             unusable.append(str(path))
         for file in found:
             files.setdefault(os.path.realpath(file), file)
@@ -1016,8 +1076,9 @@ def lint_paths(paths: Iterable[str | os.PathLike[str]]) -> Report:
     return Report(tuple(findings), len(files), tuple(unusable))
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
+def _python_files(folder: Path, closed: list[str]) -> Iterator[Path]:
+    """Yield the files of a folder; note in ``closed`` which folders may not be read."""
+    for root, folders, names in os.walk(folder, onerror=lambda e: closed.append(e.filename)):
         folders[:] = sorted(
             name
             for name in folders
@@ -1027,21 +1088,32 @@ def _python_files(folder: Path) -> Iterator[Path]:
         )
         for name in sorted(names):
             path = Path(root, name)
-            if path.suffix in (".py", ".ipynb") and not name.startswith(".") and path.is_file():
+            if (
+                path.suffix in (".py", ".ipynb")
+                and not name.startswith(".")
+                and os.path.isfile(path)
+            ):
                 yield path
 
 
 # What is printed ----------------------------------------------------------------------------------
 
 
+def printable(text: str) -> str:
+    """Return text that is one line in a terminal: a file name may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def as_text(report: Report) -> str:
     """For people: a line for each place, and under it what to write instead."""
     lines = [
-        f"{f.place}: {f.severity} {f.code}: {f.message}\n    fix: {f.fix}" for f in report.findings
+        line
+        for f in report.findings
+        for line in (f"{f.place}: {f.severity} {f.code}: {f.message}", f"    fix: {f.fix}")
     ]
     files = f"{report.files} file{'s' * (report.files != 1)} read"
     found = f"{len(report.findings)} finding{'s' * (len(report.findings) != 1)}"
-    return "\n".join([*lines, f"{files}, {found}."])
+    return "\n".join([*map(printable, lines), f"{files}, {found}."])
 
 
 def as_json(report: Report) -> str:
@@ -1060,6 +1132,7 @@ def as_github(report: Report) -> str:
     """For GitHub Actions: a workflow command for each place, which marks it in the pull request."""
 
     def escaped(text: str, more: str = "") -> str:
+        text = text.encode(errors="backslashreplace").decode()
         for character in "%\r\n" + more:
             text = text.replace(character, f"%{ord(character):02X}")
         return text

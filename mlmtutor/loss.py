@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from mlmtutor._validate import require_ids, require_same_shape
+from mlmtutor._validate import require_dense, require_ids, require_int, require_same_shape
 from mlmtutor.labels import IGNORE_INDEX
 
 
@@ -57,7 +57,7 @@ def masked_lm_loss(
     ``BertForMaskedLM.forward`` of transformers.
     """
     _check_loss_input(logits, labels, ignore_index)
-    if reduction not in ("none", "sum", "mean"):
+    if not isinstance(reduction, str) or reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction must be 'none', 'sum' or 'mean', but is {reduction!r}.")
     scored = labels != ignore_index
 
@@ -161,6 +161,7 @@ def loss_breakdown(
     if unigram is not None:
         _check_unigram(unigram, vocab_size)
         frequencies = unigram.to(answers.device).double()
+        frequencies = frequencies / frequencies.max()  # large counts have no finite sum
         baseline = (frequencies.sum().log() - frequencies.log()[answers]).mean().item()
     return LossBreakdown(
         token_loss=masked_lm_loss(logits, labels, ignore_index=ignore_index, reduction="none"),
@@ -183,6 +184,12 @@ def _check_loss_input(logits: torch.Tensor, labels: torch.Tensor, ignore_index: 
             f"logits must be floating point, but have dtype {logits.dtype}: "
             "they are the scores of the model, not its argmax. Are logits and labels exchanged?"
         )
+    if logits.element_size() == 1:
+        raise ValueError(
+            f"logits must have 16 bits or more, but have dtype {logits.dtype}, in which torch "
+            "computes no softmax: convert them with .float()."
+        )
+    require_dense("logits", logits)
     if logits.dim() == 0 or logits.shape[-1] == 0:
         raise ValueError(
             "logits must have the shape (..., V), with a score for each of V > 0 tokens, "
@@ -195,8 +202,12 @@ def _check_loss_input(logits: torch.Tensor, labels: torch.Tensor, ignore_index: 
             f"{tuple(logits.shape[:-1])}, but have {tuple(labels.shape)}: "
             f"{_cause_of_shape(logits.shape, labels.shape)}"
         )
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-        raise TypeError(f"ignore_index must be an int, but is a {type(ignore_index).__name__}.")
+    if labels.device != logits.device:
+        raise ValueError(
+            f"labels must be on the device of logits, {logits.device}, but are on "
+            f"{labels.device}: use labels.to(logits.device)."
+        )
+    require_int("ignore_index", ignore_index)
     vocab_size = logits.shape[-1]
     outside = labels[(labels != ignore_index) & ((labels < 0) | (labels >= vocab_size))]
     if outside.numel() > 0:
@@ -236,6 +247,9 @@ def _check_unigram(unigram: torch.Tensor, vocab_size: int) -> None:
             f"unigram must be a torch.Tensor, but is a {type(unigram).__name__}: "
             "use torch.bincount(ids, minlength=V)."
         )
+    require_dense("unigram", unigram)
+    if unigram.is_complex():
+        raise ValueError(f"unigram must hold real numbers, but has dtype {unigram.dtype}.")
     require_same_shape(
         "unigram",
         unigram,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mlmtutor._validate import require_ids, require_mask_token, require_same_shape
+from mlmtutor._validate import require_dense, require_ids, require_mask_token, require_same_shape
 from mlmtutor.labels import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -138,11 +138,17 @@ def mask_tokens(
             f"policy must be a MaskingPolicy, but is a {type(policy).__name__}: "
             "from a rate, use MaskingPolicy(select=0.15)."
         )
-    require_ids("input_ids", input_ids)
     _check_generator(generator, input_ids)
+    require_ids("input_ids", input_ids)
     _check_input(input_ids, len(tokenizer))
     words = _check_words(word_ids, input_ids, policy.whole_word)
 
+    if max(tokenizer.all_special_ids) >= len(tokenizer):
+        raise ValueError(
+            f"tokenizer must have the ids 0 to {len(tokenizer) - 1}, as it has {len(tokenizer)} "
+            f"tokens, but the id {max(tokenizer.all_special_ids)} is among its special ones: "
+            "with gaps between the ids no random token can be drawn."
+        )
     is_special = torch.zeros(len(tokenizer), dtype=torch.bool, device=input_ids.device)
     is_special[tokenizer.all_special_ids] = True
     protected = is_special.take(input_ids)
@@ -228,7 +234,7 @@ def _check_generator(generator: torch.Generator | None, input_ids: torch.Tensor)
             f"generator must be a torch.Generator, but is a {type(generator).__name__}: "
             "from a seed, use torch.Generator().manual_seed(seed)."
         )
-    if generator.device.type != input_ids.device.type:
+    if isinstance(input_ids, torch.Tensor) and generator.device.type != input_ids.device.type:
         raise ValueError(
             f"generator must be on the device of input_ids, {input_ids.device.type}, but is on "
             f"{generator.device.type}: use torch.Generator(device=input_ids.device)."
@@ -241,6 +247,12 @@ def _check_special_tokens_mask(mask: torch.Tensor, input_ids: torch.Tensor) -> t
         raise TypeError(
             f"special_tokens_mask must be a torch.Tensor, but is a {type(mask).__name__}: "
             "call the tokenizer with return_special_tokens_mask=True and return_tensors='pt'."
+        )
+    require_dense("special_tokens_mask", mask)
+    if mask.is_floating_point() or mask.is_complex():
+        raise ValueError(
+            f"special_tokens_mask must hold bool or integers, but has {mask.dtype}: "
+            "convert it with .bool()."
         )
     require_same_shape(
         "special_tokens_mask",
@@ -293,14 +305,28 @@ def _check_words(
 
 
 def _words_from_lists(word_ids: Sequence[Any]) -> torch.Tensor:
+    if not isinstance(word_ids, Sequence) or isinstance(word_ids, str | bytes):
+        raise TypeError(
+            f"word_ids must be lists or a tensor, but is a {type(word_ids).__name__}: "
+            "pass batch.word_ids(0) for one text."
+        )
     rows = word_ids if word_ids and isinstance(word_ids[0], Sequence) else [word_ids]
-    lengths = {len(row) for row in rows}
+    lengths = {len(row) if isinstance(row, Sequence) else 0 for row in rows}
     if len(lengths) > 1:
         raise ValueError(
             f"word_ids must have rows of equal length, but they have {sorted(lengths)}: "
             "take them from the padded batch."
         )
     # NumPy reads None as nan in one pass; a comprehension takes five times as long.
-    numbers = np.array(rows, dtype=np.float64)
-    words = torch.from_numpy(np.where(np.isnan(numbers), -1, numbers)).long()
+    try:
+        numbers = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"word_ids must hold ints and None alone: {error}.") from None
+    numbers[np.isnan(numbers)] = -1
+    if (numbers != np.rint(numbers)).any() or (np.abs(numbers) > 2**53).any():
+        raise ValueError(
+            "word_ids must hold ints below 2**53 and None alone, but hold another number: pass "
+            "what batch.word_ids(0) returns."
+        )
+    words = torch.from_numpy(numbers).long()
     return words if rows is word_ids else words.squeeze(0)

@@ -28,6 +28,7 @@ def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
         ``(model, tokenizer)``. The model is in eval mode, in float32, on the CPU.
 
     Raises:
+        TypeError: ``name`` is neither a string nor a path.
         FileNotFoundError: a file of the embedded model is missing.
         ValueError: a file of the embedded model is not the one that was shipped, or the
             checkpoint has no MLM head (transformers would give it a random one), or its weights
@@ -44,6 +45,11 @@ def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
 
     Source: ``AutoModelForMaskedLM.from_pretrained`` of transformers.
     """
+    if not isinstance(name, str | os.PathLike | None):
+        raise TypeError(
+            f"name must be the name of a checkpoint or a path, but is a {type(name).__name__}: "
+            "for the embedded model leave it out."
+        )
     chosen = str(name or os.environ.get("MLMTUTOR_MODEL") or TUTOR_FOLDER)
     if pathlib.Path(chosen) == TUTOR_FOLDER:
         verify_files(TUTOR_FOLDER)
@@ -62,17 +68,20 @@ def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
                 use_safetensors=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(chosen, local_files_only=local)
-        except OSError as error:
-            raise OSError(_why_not_found(chosen)) from error
         except SafetensorError as error:
             raise ValueError(f"the weights of {chosen!r} cannot be read: {error}") from error
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # a damaged file makes any of them; tokenizers has but one
             if "Unrecognized configuration class" in str(error):
                 raise ValueError(
                     f"{chosen!r} is not a masked language model: AutoModelForMaskedLM has no "
                     "class for its configuration. Give a checkpoint such as 'bert-base-uncased'."
                 ) from error
-            if local:
+            if "ignore_mismatched_sizes" in str(error):
+                raise ValueError(
+                    f"the weights of {chosen!r} have other shapes than its config.json says: the "
+                    "two files do not belong together. Save both again with save_pretrained."
+                ) from error
+            if local or isinstance(error, OSError):
                 raise OSError(_why_not_found(chosen)) from error
             raise
     files = tokenizer.vocab_files_names.values()
@@ -95,7 +104,13 @@ def verify_files(folder: pathlib.Path) -> None:
     advice = "Restore it: git checkout mlmtutor/tutor_bert, or install mlmtutor again."
     if not listing.is_file():
         raise FileNotFoundError(f"{listing} is missing. {advice}")
-    for file, expected in json.loads(listing.read_text(encoding="utf-8")).items():
+    try:
+        expected_sums = dict(json.loads(listing.read_text(encoding="utf-8")).items())
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{listing} is not the file that was shipped: {error}. {advice}"
+        ) from error
+    for file, expected in expected_sums.items():
         path = folder / file
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing. {advice}")

@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlmtutor.show import COLOURS
+from mlmtutor.show import COLOURS, _printable
 
+LARGEST = 1e15  # far beyond it matplotlib fails
 STYLE: Any = {
     "figure.figsize": (7.2, 3.6),
     "figure.dpi": 144,
@@ -65,13 +66,25 @@ def figure(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
 
     Returns:
         ``(figure, axes)``, as ``matplotlib.pyplot.subplots`` does.
+
+    Raises:
+        TypeError: ``rows`` or ``columns`` is not an int, or an option is unknown.
+        ValueError: ``rows`` or ``columns`` is not between 1 and 20.
     """
+    for name, number in (("rows", rows), ("columns", columns)):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{name} must be an int, but is a {type(number).__name__}.")
+        if not 1 <= number <= 20:
+            raise ValueError(f"{name} must be between 1 and 20, but is {number}.")
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(layout="constrained")
-        return canvas, canvas.subplots(rows, columns, **options)
+        try:
+            return canvas, canvas.subplots(rows, columns, **options)
+        except (TypeError, AttributeError) as error:
+            raise TypeError(f"options must be those of Figure.subplots: {error}") from None
 
 
 def finish(canvas: Any, *, alt: str, caption: str) -> Figure:
@@ -86,9 +99,21 @@ def finish(canvas: Any, *, alt: str, caption: str) -> Figure:
         A :class:`Figure` whose bytes are the same in each run on one machine.
 
     Raises:
-        ValueError: ``alt`` or ``caption`` is empty.
+        TypeError: ``alt`` or ``caption`` is not a str, or ``canvas`` no figure.
+        ValueError: ``alt`` or ``caption`` is empty, or no valid Unicode.
     """
+    if not hasattr(canvas, "savefig"):
+        raise TypeError(
+            f"canvas must be a matplotlib figure, but is a {type(canvas).__name__}: "
+            "`canvas, axes = figure()` makes one."
+        )
     for name, text in (("alt", alt), ("caption", caption)):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must be a str, but is a {type(text).__name__}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} has a lone surrogate at {error.start}.") from None
         if not text.strip():
             raise ValueError(f"{name} is empty: every figure says what it shows in words.")
     buffer = io.BytesIO()
@@ -108,18 +133,26 @@ def shares_against_rule(counts: Mapping[str, Sequence[int]], rule: Mapping[str, 
         One line a way: where a bar crosses zero, the masker agrees with the rule.
 
     Raises:
-        ValueError: a masker has not one count for each way.
+        TypeError: ``counts`` or ``rule`` is no mapping, or holds what is no number.
+        ValueError: a masker has not one count for each way, or has counted nothing; a count is
+            negative; a number is not finite or above 1e15; there is no masker or no way.
 
     Example:
         >>> shares_against_rule({"mine": [86, 14]}, {"untouched": 0.85, "selected": 0.15}).alt
         'Share less the rule, in percentage points. mine: untouched +1.0, selected -1.0.'
     """
+    for name, mapping in (("counts", counts), ("rule", rule)):
+        _check_keys(name, mapping)
+    _check_numbers("rule", list(rule.values()))
     for masker, count in counts.items():
+        _check_numbers(f"counts of {masker!r}", count)
         if len(count) != len(rule):
             raise ValueError(
                 f"{masker!r} must have {len(rule)} counts, one for each of "
                 f"{', '.join(rule)}, but has {len(count)}."
             )
+        if min(count) < 0 or not sum(count):
+            raise ValueError(f"counts of {masker!r} must be 0 or more, and not all 0: {count}.")
     canvas, axes = figure()
     axes.axvline(0, color=COLOURS["ignored"], linewidth=1)
     words = []
@@ -135,7 +168,7 @@ def shares_against_rule(counts: Mapping[str, Sequence[int]], rule: Mapping[str, 
                 100 * (found - share), place, xerr=100 * bar, fmt=marker, color=colour, capsize=4
             )
         axes.annotate(
-            masker,
+            _shown(masker),
             (100 * (found - share + bar), place),
             (8, 0),
             textcoords="offset points",
@@ -143,8 +176,8 @@ def shares_against_rule(counts: Mapping[str, Sequence[int]], rule: Mapping[str, 
             color=colour,
         )
         said = (f"{name} {gap:+.1f}" for name, gap in zip(rule, gaps, strict=True))
-        words.append(f"{masker}: {', '.join(said)}")
-    ticks = [f"{name} ({100 * share:g} %)" for name, share in rule.items()]
+        words.append(_printable(f"{masker}: {', '.join(said)}"))
+    ticks = [_shown(f"{name} ({100 * share:g} %)") for name, share in rule.items()]
     axes.set_yticks(range(len(rule)), ticks)
     axes.invert_yaxis()
     axes.margins(x=0.25)
@@ -175,13 +208,19 @@ def gradients(
         Two rows of bars over the tokens; where a gradient is exactly 0 there stands a 0.
 
     Raises:
-        ValueError: the four do not have the same length.
+        TypeError: one of the four is no list, or holds what is no str or number.
+        ValueError: the four do not have the same length, are empty, or hold a number
+            that is not finite or above 1e15.
 
     Example:
         >>> tokens, labels = ["a", "[MASK]", "[PAD]"], [-100, 7, -100]
         >>> gradients(tokens, labels, [0, 0.5, 0], [0.1, 0.9, 0]).alt.split(". ")[1:]
         ['Gradient at the logits: not 0 at [MASK]', 'Gradient at the input: not 0 at a, [MASK].']
     """
+    tokens = _words("tokens", tokens)
+    _check_numbers("labels", labels)
+    _check_numbers("at_logits", at_logits)
+    _check_numbers("at_inputs", at_inputs)
     lengths = [len(tokens), len(labels), len(at_logits), len(at_inputs)]
     if len(set(lengths)) > 1:
         raise ValueError(
@@ -201,7 +240,7 @@ def gradients(
         axes.set_ylabel("norm")
         reached = [token for token, size in zip(tokens, sizes, strict=True) if size]
         words.append(f"Gradient {name}: not 0 at {', '.join(reached) or 'any position'}.")
-    ticks = [f"{token}\n{label}" for token, label in zip(tokens, labels, strict=True)]
+    ticks = [f"{_shown(token)}\n{label}" for token, label in zip(tokens, labels, strict=True)]
     panels[-1].set_xticks(range(len(tokens)), ticks)
     for tick, colour in zip(panels[-1].get_xticklabels(), colours, strict=True):
         tick.set_color(colour)
@@ -230,19 +269,29 @@ def timeline(
         The figure.
 
     Raises:
-        ValueError: the numbers of dates, names and words differ.
+        TypeError: an argument is not of the type that is stated above.
+        ValueError: the numbers of dates, names and words differ, there are fewer than two dates
+            or no rows, a date is none, or the dates do not ascend.
 
     Example:
         >>> days = ["2020-01-01", "2021-01-01", "2022-01-01"]
         >>> timeline(days, ["1.0", "2.0", "3.0"], {"answer": ["no", "yes", "yes"]}).alt
         'Bars over time. answer: no from 1.0, yes from 2.0.'
     """
+    dates, names = _words("dates", dates), _words("names", names)
+    _check_keys("rows", rows)
+    rows = {_printable(title): _words(f"rows[{title!r}]", words) for title, words in rows.items()}
     sizes = [len(dates), len(names), *(len(words) for words in rows.values())]
     if len(set(sizes)) != 1:
         raise ValueError(
             f"dates, names and the words of each row have {sizes} entries: give one for each date."
         )
-    days = [datetime.date.fromisoformat(date) for date in dates]
+    try:
+        days = [datetime.date.fromisoformat(date) for date in dates]
+    except ValueError as error:
+        raise ValueError(f"dates must look like 2020-01-31: {error}.") from None
+    if days != sorted(days) or days[0] == days[-1]:
+        raise ValueError("dates must ascend, and hold at least two days.")
     length = (days[-1] - days[0]).days
     canvas, axes = figure()
     told, changes = [], {}
@@ -259,7 +308,7 @@ def timeline(
             axes.text(
                 days[start] + datetime.timedelta(width / 2),
                 row if fits else row - 0.3,
-                word,
+                _shown(word),
                 ha="center",
                 va="center" if fits else "bottom",
                 fontsize=10,
@@ -271,8 +320,8 @@ def timeline(
     for level, (day, name) in enumerate(sorted(changes.items())):
         axes.axvline(day, color="#6B7280", linewidth=0.8, linestyle=":", zorder=0)
         height = -0.95 + 0.27 * (level % 2)
-        axes.text(day, height, name, ha="center", va="bottom", fontsize=10, bbox=paper)
-    axes.set_yticks(range(len(rows)), list(rows))
+        axes.text(day, height, _shown(name), ha="center", va="bottom", fontsize=10, bbox=paper)
+    axes.set_yticks(range(len(rows)), [_shown(title) for title in rows])
     axes.set_ylim(len(rows) - 0.5, -1.2)
     axes.set_xlabel("day of the release")
     return finish(
@@ -294,15 +343,16 @@ def pair_gaps(gaps: Mapping[str, Sequence[float]]) -> Figure:
         One dot a pair, one line a kind: to the right of 0 the right sentence has the higher score.
 
     Raises:
-        ValueError: a kind has no pair.
+        TypeError: ``gaps`` is no mapping of lists of numbers.
+        ValueError: a kind has no pair, or a gap is not finite or above 1e15.
 
     Example:
         >>> pair_gaps({"agreement": [1.5, -0.5, 3.0]}).alt
         'One dot for each pair. The right sentence has the higher score in agreement: 2 of 3.'
     """
-    empty = [kind for kind, values in gaps.items() if not values]
-    if empty or not gaps:
-        raise ValueError(f"each kind needs at least one pair, but {empty or 'gaps'} has none.")
+    _check_keys("gaps", gaps)
+    for kind, values in gaps.items():
+        _check_numbers(f"gaps[{kind!r}]", values)
     canvas, axes = figure()
     axes.axvline(0, color=COLOURS["ignored"], linewidth=1)
     ticks, words = [], []
@@ -317,8 +367,8 @@ def pair_gaps(gaps: Mapping[str, Sequence[float]]) -> Figure:
                 alpha=0.8,
             )
         count = sum(gap > 0 for gap in values)
-        ticks.append(f"{kind}\n{count} of {len(values)}")
-        words.append(f"{kind}: {count} of {len(values)}")
+        ticks.append(f"{_shown(kind)}\n{count} of {len(values)}")
+        words.append(f"{_printable(kind)}: {count} of {len(values)}")
     axes.set_yticks(range(len(gaps)), ticks)
     axes.set_ylim(len(gaps) - 0.4, -0.85)
     reach = max(abs(gap) for values in gaps.values() for gap in values) or 1.0
@@ -364,7 +414,9 @@ def label_policies(
         text says how both compare with the lines, and holds no digit that training can change.
 
     Raises:
-        ValueError: there is no policy, a policy has no loss, or ``accuracy`` has other policies.
+        TypeError: an argument is no number, or no mapping of numbers.
+        ValueError: there is no policy, a policy has no loss, ``accuracy`` has other policies, a
+            number is not finite or above 1e15, or ``uniform`` or ``guess`` is not above 0.
 
     Example:
         >>> curves = {"right": [3.9, 1.8], "copy": [3.9, 0.0]}
@@ -373,7 +425,16 @@ def label_policies(
         >>> figure.alt.split(". ")[1]
         'right: the loss ends below unigram, accuracy above guessing'
     """
-    if not losses or list(losses) != list(accuracy) or not all(losses.values()):
+    _check_keys("losses", losses)
+    _check_keys("accuracy", accuracy)
+    _check_numbers("accuracy", list(accuracy.values()))
+    _check_numbers("uniform, unigram and guess", [uniform, unigram, guess])
+    if uniform <= 0 or guess <= 0:
+        raise ValueError(f"uniform and guess must be above 0, but are {uniform} and {guess}.")
+    if list(losses) == list(accuracy):
+        for name, values in losses.items():
+            _check_numbers(f"losses[{name!r}]", values)
+    else:
         raise ValueError(
             f"losses must have at least one loss for each policy of accuracy, {list(accuracy)}, "
             f"but has { {name: len(values) for name, values in losses.items()} }."
@@ -387,7 +448,7 @@ def label_policies(
         colour = COLOURS["wrong" if column else "right"]
         above, below = panels[:, column]
         above.plot(range(1, len(values) + 1), values, color=colour, linewidth=1)
-        above.set_title(name, color=colour, fontsize=11)
+        above.set_title(_shown(name), color=colour, fontsize=11)
         for level, text in ((uniform, "ln V"), (unigram, "unigram")):
             above.axhline(level, color=COLOURS["ignored"], linewidth=1, linestyle=":")
             above.text(len(values), level, text, ha="right", va="bottom", fontsize=9,
@@ -406,7 +467,7 @@ def label_policies(
         last = sum(values[-20:]) / len(values[-20:])
         end = "below 0.1" if last < 0.1 else "below unigram" if last < unigram else "above unigram"
         score = "above" if accuracy[name] > guess else "not above"
-        words.append(f"{name}: the loss ends {end}, accuracy {score} guessing.")
+        words.append(f"{_printable(name)}: the loss ends {end}, accuracy {score} guessing.")
     panels[0, 0].set_ylabel("training loss (nats)")
     panels[1, 0].set_ylabel("masked\naccuracy")
     return finish(
@@ -432,7 +493,8 @@ def labelled_only_cost(measurements: Sequence[Mapping[str, Any]]) -> Figure:
         One column for each quantity that was varied; time above, memory below.
 
     Raises:
-        ValueError: a series is missing.
+        TypeError: ``measurements`` is no list of mappings, or holds what is no number.
+        ValueError: a series is missing, or a number is not finite or above 1e15.
 
     Example:
         >>> import json
@@ -447,7 +509,15 @@ def labelled_only_cost(measurements: Sequence[Mapping[str, Any]]) -> Figure:
         "test_training_step_by_share": "labelled share",
     }
     series: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in measurements:
+    for row in measurements if isinstance(measurements, Sequence) else [measurements]:
+        if not isinstance(row, Mapping) or not {"name", "who"} <= row.keys():
+            raise TypeError(
+                "measurements must be a list of mappings with a name and who was measured, but "
+                f"holds {row!r}."
+            )
+        if row["name"] in columns:
+            numbers = [row.get(key) for key in ("size", "median", "bytes")]
+            _check_numbers("size, median and bytes of measurements", numbers)
         series.setdefault((row["name"], row["who"]), []).append(row)
     for name in columns:
         for who in ("mlmtutor", "transformers"):
@@ -479,6 +549,42 @@ def labelled_only_cost(measurements: Sequence[Mapping[str, Any]]) -> Figure:
         caption="Time (above) and peak memory (below) of a training step, as make bench measured "
         "them, with logits at all positions and at labelled positions only.",
     )
+
+
+def _check_keys(name: str, value: Any) -> None:
+    """Raise unless ``value`` maps names to something, at least one of them."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError(f"{name} must map names to values, but is a {type(value).__name__}.")
+    if not value:
+        raise ValueError(f"{name} must hold at least one name, but is empty.")
+
+
+def _check_numbers(name: str, values: Any) -> None:
+    """Raise unless ``values`` are numbers that can be drawn, at least one of them."""
+    try:
+        drawable = [math.isfinite(value) and abs(value) <= LARGEST for value in values]
+        len(values)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise TypeError(f"{name} must be a list of numbers, but is {values!r}.") from None
+    if not drawable:
+        raise ValueError(f"{name} needs at least one number, but has none.")
+    if not all(drawable):
+        raise ValueError(
+            f"{name} must be finite numbers of at most {LARGEST:.0e}, but is {values!r}: nan, "
+            "infinity and what is larger cannot be drawn."
+        )
+
+
+def _words(name: str, values: Any) -> list[str]:
+    """Return ``values``, a list of str, with what cannot be printed written as an escape."""
+    if not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{name} must be a list of str, but is {values!r}.")
+    return [_printable(value) for value in values]
+
+
+def _shown(text: str) -> str:
+    """Return text as matplotlib draws it letter by letter: a dollar sign starts no formula."""
+    return _printable(text).replace("$", r"\$")
 
 
 def _word_colours(word: str) -> tuple[str, str]:

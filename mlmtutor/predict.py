@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from mlmtutor._validate import require_mask_token
+from mlmtutor._validate import require_int, require_mask_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +54,8 @@ def top_predictions(
     Raises:
         TypeError: ``text`` is not a string, ``k`` is not an int, or the model has no MLM head.
         ValueError: the text has no mask or is too long for the model, ``k`` is out of range, the
-            tokenizer has no mask token, or it has ids that the model does not know.
+            tokenizer has no mask token, or it has ids that the model does not know; the text
+            is no valid Unicode, or the logits are nan or inf.
 
     Example:
         >>> from mlmtutor.model import load_tutor
@@ -81,6 +82,7 @@ def top_predictions(
         )
 
     at_masks = output.logits[0].cpu()[input_ids[0] == mask_token_id]
+    _check_logits(at_masks)
     probabilities, ids = at_masks.float().softmax(dim=-1).topk(k)
     predictions = []
     for row_ids, row_probabilities in zip(ids.tolist(), probabilities.tolist(), strict=True):
@@ -109,7 +111,8 @@ class PseudoLogLikelihood:
     @property
     def pseudo_perplexity(self) -> float:
         """``exp(-total / n)`` for n tokens: at least 1, and not a perplexity."""
-        return math.exp(-self.total / len(self.tokens))
+        mean = -self.total / len(self.tokens)
+        return math.exp(mean) if mean < 709 else math.inf  # e to the 710 is above all floats
 
 
 def pseudo_log_likelihood(
@@ -148,7 +151,8 @@ def pseudo_log_likelihood(
             head.
         ValueError: the text has no token, holds a mask, or is too long for the model;
             ``batch_size`` is less than 1; the tokenizer has no mask token, or has ids that the
-            model does not know, or is slow and ``within_word`` is set.
+            model does not know, or is slow and ``within_word`` is set; the text is no valid
+            Unicode, or the logits are nan or inf.
 
     Example:
         >>> from mlmtutor.model import load_tutor
@@ -166,6 +170,8 @@ def pseudo_log_likelihood(
     mask_token_id = require_mask_token(tokenizer)
     _check_text(model, text)
     _check_batch_size(batch_size)
+    if not isinstance(within_word, bool):
+        raise TypeError(f"within_word must be a bool, but is a {type(within_word).__name__}.")
     if within_word and not tokenizer.is_fast:
         raise ValueError(
             f"within_word needs a tokenizer that knows which word a token belongs to, but "
@@ -196,10 +202,42 @@ def pseudo_log_likelihood(
             batch = torch.where(rows, mask_token_id, input_ids)
             mask = encoded["attention_mask"].expand_as(batch)
             logits = _logits_at(model, asked.to(model.device), batch, mask).float().cpu()
+            _check_logits(logits)
             answers = input_ids[0, asked].unsqueeze(1)
             log_p += logits.log_softmax(dim=-1).gather(1, answers)[:, 0].tolist()
     tokens = tokenizer.convert_ids_to_tokens(input_ids[0, positions].tolist())
     return PseudoLogLikelihood(tuple(tokens), tuple(log_p))
+
+
+def is_trained(model: Any, tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Return whether the model predicts words better than a guess does.
+
+    It scores the sentence "She opened the door and walked into the room." and asks for a mean
+    -log p below half of ln V, where V is the size of the vocabulary. An even guess costs ln V. The
+    lessons ask this before an assertion that random weights cannot fulfil.
+
+    Args:
+        model: a masked language model.
+        tokenizer: its tokenizer.
+
+    Returns:
+        True or False.
+
+    Raises:
+        TypeError: the model has no MLM head.
+        ValueError: the tokenizer has no mask token, or gives ids that the model does not know.
+
+    Example:
+        >>> from mlmtutor import load_tutor
+        >>> model, tokenizer = load_tutor()
+        >>> is_trained(model, tokenizer)
+        True
+
+    Source: the score is `pseudo_log_likelihood`.
+    """
+    score = pseudo_log_likelihood(model, tokenizer, "She opened the door and walked into the room.")
+    mean = -score.total / len(score.log_probabilities)
+    return mean < math.log(model.config.vocab_size) / 2
 
 
 def _logits_at(
@@ -247,10 +285,27 @@ def _check_text(model: Any, text: str) -> None:
         raise TypeError(
             f"text must be a str, but is a {type(text).__name__}: call this once for each text."
         )
-    if model.get_output_embeddings() is None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"text must be valid Unicode, but has a lone surrogate at {error.start}: read the "
+            "file with its own encoding, or drop what cannot be read with errors='ignore'."
+        ) from None
+    find_head = getattr(model, "get_output_embeddings", None)
+    if find_head is None or find_head() is None:
         raise TypeError(
             f"model must have an MLM head, but {type(model).__name__} has none: "
             "load it with AutoModelForMaskedLM."
+        )
+
+
+def _check_logits(logits: torch.Tensor) -> None:
+    """Raise unless a softmax of ``logits`` has a meaning."""
+    if not logits.amax(dim=-1).isfinite().all():  # the largest is nan if any is
+        raise ValueError(
+            "model must give logits with a finite largest value, but gives nan or inf: are its "
+            "weights those of a training that diverged, or is float16 too small for it?"
         )
 
 
@@ -324,6 +379,7 @@ def _check_batch_size(batch_size: int) -> None:
             f"batch_size must be at least 1, but is {batch_size}: it is how many rows the model "
             "reads at a time."
         )
+    require_int("batch_size", batch_size)
 
 
 def _check_ids(model: Any, tokenizer: "PreTrainedTokenizerBase", input_ids: torch.Tensor) -> None:

@@ -7,6 +7,7 @@ Whoever cuts the batch into parts must divide by the number in the whole batch
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
-from mlmtutor._validate import require_ids, require_not_negative, require_same_shape
+from mlmtutor._validate import require_dense, require_ids, require_not_negative, require_same_shape
 from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.loss import masked_lm_loss
 
@@ -65,7 +66,7 @@ def trainer_loss(
             "need the key 'labels'."
         )
     if isinstance(outputs, tuple):
-        logits = outputs[0]
+        logits = outputs[0] if outputs else None
     elif isinstance(outputs, Mapping):
         logits = outputs.get("logits")
     else:
@@ -95,7 +96,13 @@ def _number_of_items(given: torch.Tensor | int | None, here: int) -> int | float
             f"{tuple(given.shape)}: Trainer repeats it when one process drives several GPUs. "
             "Start one process for each GPU with torchrun."
         )
+    if isinstance(given, torch.Tensor):
+        require_dense("num_items_in_batch", given)
     number = given.item() if isinstance(given, torch.Tensor) else given
+    if isinstance(number, complex) or not abs(number) < 2**63:  # nan is not smaller either
+        raise ValueError(
+            f"num_items_in_batch must be a number that fits into 64 bits, but is {number}."
+        )
     if number < here:
         raise ValueError(
             f"num_items_in_batch must count the labels of the whole batch, but is {number} where "
@@ -226,6 +233,41 @@ def _parts_of(model: Any) -> _Parts:
     return _KNOWN[name]
 
 
+def _most_positions(model: Any) -> float:
+    """How many positions the model can read: the rows of its table, without those for padding."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
+    return math.inf
+
+
+def _check_other_input(model: Any, name: str, value: Any, shape: torch.Size) -> None:
+    """Check what is known about the tensors that stand beside ``input_ids``."""
+    if value is None or isinstance(value, Mapping):  # ModernBERT takes a mapping of masks
+        return
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, but is a {type(value).__name__}.")
+    require_dense(name, value)
+    rows = value.shape[0] if value.dim() > 1 else 1
+    if value.dim() == 0 or value.shape[-1] != shape[1] or rows not in (1, shape[0]):
+        raise ValueError(
+            f"{name} must have the shape of input_ids, {tuple(shape)}, but has "
+            f"{tuple(value.shape)}: was one of them padded or truncated without the other?"
+        )
+    if name == "attention_mask":
+        return
+    if value.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} must have dtype torch.int64, but has {value.dtype}.")
+    key = "type_vocab_size" if name == "token_type_ids" else "max_position_embeddings"
+    limit = getattr(model.config, key, None)
+    if (value < 0).any() or (limit is not None and (value >= limit).any()):
+        raise ValueError(
+            f"{name} must be between 0 and {(limit or 2**63) - 1}, but reach from "
+            f"{int(value.min())} to {int(value.max())}."
+        )
+
+
 def _check_batch(
     model: Any, input_ids: torch.Tensor, labels: torch.Tensor, inputs: dict[str, Any]
 ) -> None:
@@ -240,6 +282,22 @@ def _check_batch(
     require_same_shape(
         "labels", labels, "input_ids", input_ids.shape, "there is one label for each position."
     )
+    if input_ids.numel() == 0:
+        raise ValueError(f"input_ids must hold an id, but have the shape {tuple(input_ids.shape)}.")
+    rows = model.get_input_embeddings().num_embeddings
+    if input_ids.max() >= rows:
+        raise ValueError(
+            f"input_ids must be between 0 and {rows - 1}, the last that the model knows, but "
+            f"{int(input_ids.max())} is among them: do these ids come from another tokenizer?"
+        )
+    limit = _most_positions(model)
+    if input_ids.shape[1] > limit:
+        raise ValueError(
+            f"input_ids must have at most {limit} positions for this model, but have "
+            f"{input_ids.shape[1]}: truncate the text when you tokenize it."
+        )
+    for name in ("attention_mask", "token_type_ids", "position_ids"):
+        _check_other_input(model, name, inputs.get(name), input_ids.shape)
     accepted = set(inspect.signature(type(model).forward).parameters)
     accepted -= {"self", "kwargs", "input_ids", "labels", "inputs_embeds", "return_dict",
                  "output_attentions", "output_hidden_states"}  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mlmtutor._validate import require_dense
 from mlmtutor.labels import IGNORE_INDEX
 
 BLOCK = 12  # positions side by side, fewer where their texts are wide
@@ -139,7 +140,7 @@ def alignment(
 
     Raises:
         ValueError: a shape does not fit, or logits come without labels.
-        TypeError: ids or labels are not integers.
+        TypeError: ids or labels are not integers, logits are no floats, or the tokenizer is none.
 
     Example:
         >>> from mlmtutor import load_tutor
@@ -154,6 +155,11 @@ def alignment(
           scored     ·     ·     ·     ·   ✓ change    ·     ·      ·      ·
         1 of 9 positions is scored (✓): position 4.
     """
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        raise TypeError(
+            f"tokenizer must be that of the model, but is a {type(tokenizer).__name__}: "
+            "load_tutor() returns one, and AutoTokenizer.from_pretrained(...) does."
+        )
     ids = _integers("input_ids", input_ids)
     if ids.ndim not in (1, 2):
         raise ValueError(
@@ -171,6 +177,8 @@ def alignment(
             )
     if logits is not None and labels is None:
         raise ValueError("logits were given without labels: -log p(label) needs both.")
+    if logits is not None:
+        _check_logits(logits)
     if logits is not None and tuple(logits.shape[:-1]) != tuple(ids.shape):
         raise ValueError(
             f"logits must have shape {(*ids.shape, 'V')}, one row for each position, but have "
@@ -208,10 +216,24 @@ def alignment(
 
 
 def _integers(name: str, value: Any) -> torch.Tensor:
-    tensor = torch.as_tensor(value).detach().cpu()
-    if tensor.is_floating_point() and tensor.numel():
+    try:
+        tensor = torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(
+            f"{name} must be a tensor or nested lists of integers, with rows of one length, but "
+            f"this {type(value).__name__} is not: {error}"
+        ) from None
+    require_dense(name, tensor)
+    if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
         raise TypeError(f"{name} must hold integers (token ids), but has dtype {tensor.dtype}.")
-    return tensor.long()
+    return tensor.cpu().long()
+
+
+def _check_logits(logits: torch.Tensor) -> None:
+    if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
+        kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise TypeError(f"logits must be a tensor of floats, but are {kind}: pass output.logits.")
+    require_dense("logits", logits)
 
 
 def _scored(labels: torch.Tensor) -> int:
@@ -271,7 +293,10 @@ def _lines(
         lines.append(
             (
                 "−log p(label)",
-                [Cell("" if math.isnan(value) else f"{value:.2f}", "strong") for value in nll],
+                [
+                    Cell(f"{value:.2f}" if 0 <= label < vocabulary else "", "strong")
+                    for value, label in zip(nll, labels, strict=True)
+                ],
             )
         )
     return lines
@@ -279,10 +304,16 @@ def _lines(
 
 def _token(tokenizer: Any, token_id: int) -> str:
     """Return the token as printable text; the model may have ids the tokenizer does not know."""
-    token = tokenizer.convert_ids_to_tokens(token_id) if token_id >= 0 else None
+    known = 0 <= token_id < 2**32  # fast tokenizers take no larger number
+    token = tokenizer.convert_ids_to_tokens(token_id) if known else None
     if token is None:
         return "(no token)"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in token)
+    return _printable(token)
+
+
+def _printable(text: str) -> str:
+    """Return the text with what cannot be printed, such as NUL, written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _blocks(

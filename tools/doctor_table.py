@@ -14,6 +14,7 @@ import re
 import sys
 import time
 
+import atomic
 import torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -234,9 +235,8 @@ def main() -> int:
         print("docs/doctor.md is current" if current else "run tools/doctor_table.py")
         return not current
     torch.set_num_threads(1)
-    PAGE.write_text(
-        "\n".join([INTRODUCTION, measured(options.rounds, options.healthy), "", table(), ""])
-    )
+    parts = [INTRODUCTION, measured(options.rounds, options.healthy), "", table(), ""]
+    atomic.write(PAGE, "\n".join(parts))
     return 0
 
 

@@ -33,6 +33,8 @@ import types
 import warnings
 import zipfile
 
+import atomic
+
 DATA = pathlib.Path(__file__).resolve().parent.parent / "mlmtutor" / "data"
 HISTORY, RUN = DATA / "label_history.json", DATA / "label_history_run.json"
 
@@ -440,7 +442,7 @@ def main():
     changed = not path.exists() or text != path.read_text(encoding="utf-8")
     if changed and not options.check:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        atomic.write(path, text)
     print(f"{path.name}: {'changed' if changed else 'unchanged'}, {len(records)} releases")
     return int(changed and options.check)
 

@@ -21,6 +21,9 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT / "tools"))  # for those that import this file from elsewhere
+import atomic
+
 import conftest  # noqa: F401  the environment of the kernels
 
 # Output that C code writes reaches ipykernel only outside pytest; run as if under it, so that
@@ -176,16 +179,6 @@ def execute(notebook):
     ).execute()
 
 
-def write(path, text):
-    """Replace a file in one step."""
-    new = path.with_name(path.name + ".new")
-    with open(new, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-
-
 def main():
     """Refresh the lessons that were named; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -209,7 +202,7 @@ def main():
         if text != path.read_text(encoding="utf-8"):
             changed.append(path.name)
             if not options.check:
-                write(path, text)
+                atomic.write(path, text)
     for name in changed:
         print(f"{'would change' if options.check else 'changed'}: {name}")
     return int(options.check and bool(changed))

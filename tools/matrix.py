@@ -21,6 +21,8 @@ import sysconfig
 import venv
 import xml.etree.ElementTree
 
+import atomic
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "matrix"
 PINNED = re.search(
@@ -104,7 +106,7 @@ def main():
         )
     docs = ROOT / "docs"
     docs.mkdir(exist_ok=True)
-    (docs / "releases.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    atomic.write(docs / "releases.md", "\n".join(lines) + "\n")
     print("\n".join(lines[4:]))
     return int(any(failed for _, failed, _ in rows.values()))
 

@@ -12,6 +12,8 @@ import pathlib
 import re
 import sys
 
+import atomic
+
 TARGET = pathlib.Path(__file__).resolve().parent.parent / "mlmtutor" / "data" / "opticks.txt"
 FIRST_WORDS = "My Design in this Book"
 FIGURE = re.compile(r"\s*[\[(](?:in |See )?(?:the )?Figs?\.[^\])]*[\])]")
@@ -39,7 +41,7 @@ def main():
     for line in paragraphs(edition):
         if len(text) + len(line) < LIMIT:
             text += line + "\n"
-    TARGET.write_text(text, encoding="utf-8", newline="\n")
+    atomic.write(TARGET, text)
     print(f"{TARGET.name}: {text.count(chr(10))} paragraphs, {len(text):,} bytes")
 
 

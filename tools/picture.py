@@ -9,6 +9,7 @@ changes nothing. Chromium must be on the path; no network is used.
 import pathlib
 import shutil
 
+import atomic
 from playwright.sync_api import sync_playwright
 from transformers import AutoTokenizer
 
@@ -44,7 +45,7 @@ def draw(path):
         )
         page = browser.new_page(device_scale_factor=2, viewport={"width": 1000, "height": 500})
         page.set_content(PAGE.format(table=content()))
-        page.locator("#picture").screenshot(path=path)
+        atomic.write(path, page.locator("#picture").screenshot())
         browser.close()
 
 

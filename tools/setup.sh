@@ -14,7 +14,7 @@ fail() { printf 'set-up: %s\n' "$1" >&2; exit 1; }
 fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 stamp=".venv/installed"
-state="$(cat pyproject.toml constraints.txt tools/setup.sh | cksum) $(pwd -P)"
+state="$(cat pyproject.toml constraints.txt tools/setup.sh docs/explorer/package-lock.json | cksum) $(pwd -P)"
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$state" ] && fits .venv/bin/python
 then exit 0; fi
 
@@ -32,6 +32,10 @@ mkdir -p .venv
 # shellcheck disable=SC2086
 .venv/bin/python -m pip install --disable-pip-version-check --retries 2 ${PIP_ARGS:-} \
     -c constraints.txt -e '.[lab,test,lint,site]' >>.venv/setup.log 2>&1 || fail "pip could not install the packages. The first set-up needs a network (or PIP_ARGS='--no-index --find-links=DIR' with a folder of wheels); then call make again. Last error: $(grep -i '^ *error' .venv/setup.log | tail -n 1)"
+
+# Two npm packages for the explorer of the site; without them it has a static example.
+# It says itself what is missing, and a set-up without them is whole.
+.venv/bin/python tools/explorer.py || :
 
 # JupyterLab asks its readers for news from the network, and looks for updates; here it does not.
 mkdir -p .venv/share/jupyter/lab/settings
