@@ -2,7 +2,7 @@
 #   make PYTHON=python3.12 ...   use another interpreter for the set-up
 #   make PIP_ARGS="..." ...      pass arguments to pip install
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lessons site slides student bench matrix lint
+.PHONY: help setup lab test lessons site slides student bench matrix mutants lint
 
 PYTHON ?=
 PIP_ARGS ?=
@@ -40,7 +40,8 @@ lint: setup  ## ruff (py and ipynb), ruff format, mypy, codespell
 
 site: setup  ## Build the site from the stored lessons into build/site
 	$(py) -m sphinx -W --keep-going -q -b html docs build/site
-	@echo "open build/site/index.html"
+	@echo "open build/site/index.html; its explorer needs a server:"
+	@echo "  $(py) -m http.server --bind 127.0.0.1 --directory build/site"
 
 slides: setup  ## Make slides from the lessons into build/slides
 	$(py) tools/slides.py
@@ -56,3 +57,6 @@ bench: setup  ## Measure speed in one run, some minutes; writes docs/performance
 
 matrix: setup  ## Run tests and lessons on the oldest and newest transformers; needs a network
 	$(py) tools/matrix.py
+
+mutants: setup  ## Put faults into copies and see whether they are noticed; about an hour
+	$(py) tools/mutants.py

@@ -1,6 +1,8 @@
 """What the tests and the notebook kernels see, and what nbval compares."""
 
 import os
+import pathlib
+import sys
 
 # Set before torch is imported, and inherited by the kernels. Stored outputs were made like this:
 # one thread, so that sums are taken in one order; the CPU; no network.
@@ -12,6 +14,19 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     PYTHONHASHSEED="0",
 )
+
+# Neither the tests nor what they start, kernels among it, can reach another machine.
+REFUSE_SOCKETS = str(pathlib.Path(__file__).parent / "tests" / "refuse_sockets")
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(
+        None, dict.fromkeys([REFUSE_SOCKETS, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    )
+)
+sys.path.insert(0, REFUSE_SOCKETS)
+sys.modules.pop("sitecustomize", None)  # that of the system, if there is one, has done its work
+import sitecustomize  # noqa: E402, F401
+
+sys.path.remove(REFUSE_SOCKETS)
 
 
 def pytest_configure(config):

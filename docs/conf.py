@@ -18,6 +18,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
+import explorer  # noqa: E402
 import lessons  # noqa: E402
 
 import mlmtutor  # noqa: E402
@@ -26,7 +27,7 @@ project = "mlmtutor"
 version = release = mlmtutor.__version__
 language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["**.ipynb_checkpoints", "_static"]
+exclude_patterns = ["**.ipynb_checkpoints", "_static", "explorer"]
 suppress_warnings = ["misc.highlighting_failure"]  # an error message is not always code
 
 nb_execution_mode = "off"
@@ -89,8 +90,9 @@ def contents():
     """Return the contents of the site."""
     parts = {
         "Lessons": [f"lessons/{path.stem}" for path in lessons.lesson_paths()],
-        "Look up": ["questions", "glossary", "api", "doctor", "releases", "performance"],
-        "Use": ["reading", "instructors"],
+        "Look up": ["questions", "glossary", "api", "doctor", "releases"],
+        "How it is known": ["performance", "reliability"],
+        "Use": ["explorer", "reading", "instructors"],
     }
     trees = []
     for caption, pages in parts.items():
@@ -151,11 +153,16 @@ GENERATED = {
     "questions": question_list,
     "alignment": alignment_table,
     "api": api,
+    "explorer": explorer.explorer,
+    "cases": explorer.cases,
 }
 
 
 def fill(app, docname, source):
     """Fill in what is generated, and lead links into the repository to the page or file."""
+    if docname.startswith("lessons/"):
+        app.env.note_dependency(str(explorer.SOURCE / "presets.json"))
+        source[0] = explorer.link_presets(docname.removeprefix("lessons/"), source[0])
     text = re.sub(r"<!-- generated: (\w+) -->", lambda match: GENERATED[match[1]](), source[0])
     source[0] = text.replace("](../notebooks/", "](lessons/")
 
@@ -175,7 +182,7 @@ def skip(app, what, name, member, skipped, options):
 
 def always_again(app, env, added, changed, removed):
     """Read the pages again that hold generated parts: what they are made of may have changed."""
-    return {"index", "questions", "api"} & set(env.found_docs)
+    return {"index", "questions", "api", "explorer"} & set(env.found_docs)
 
 
 def reachable(app, pagename, templatename, context, doctree):
@@ -191,6 +198,11 @@ def copy_mathjax(app):
     static = pathlib.Path(app.outdir) / "_static"
     static.mkdir(parents=True, exist_ok=True)
     shutil.copy(package / "static" / "mathjax" / "tex-svg.js", static)
+
+
+def copy_explorer(app):
+    """Give the site what the explorer loads: the model is exported first, where it is new."""
+    explorer.copy(pathlib.Path(app.outdir) / "_static" / "explorer")
 
 
 def label_tables(app, pagename, templatename, context, doctree):
@@ -211,6 +223,7 @@ def setup(app):
     app.connect("autodoc-process-docstring", whole_sentences, priority=400)  # before napoleon
     app.connect("env-get-outdated", always_again)
     app.connect("builder-inited", copy_mathjax)
+    app.connect("builder-inited", copy_explorer)
     app.connect("html-page-context", reachable)
     app.connect("html-page-context", label_tables)
     copy_lessons()

@@ -1,3 +1,6 @@
+import pathlib
+import sys
+
 import pytest
 import torch
 from browser import CHROMIUM, QUIET
@@ -7,6 +10,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 from mlmtutor import load_tutor
 
 torch.set_num_threads(1)
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "tools"))  # what the tools share: atomic
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,7 @@ def test_an_untrusted_lesson_shows_its_tables(browser, jupyterlab):
     table.scroll_into_view_if_needed(timeout=30_000)
     assert table.locator("th[scope=row]").all_inner_texts()[0] == "position"
     scored = table.get_by_text("✓ change")
+    scored.wait_for(timeout=30_000)
     assert scored.count() == 1
     label = table.get_by_text("2689")
     background, colour = label.evaluate(

@@ -148,7 +148,7 @@ REFUSED = {
     ),
     "selected is no mask": (
         (SelectedTargets(LABELS, LABELS), "selected", "-100"),
-        "positions must have dtype torch.bool",
+        "selected must have dtype torch.bool",
     ),
     "a selected answer is -100": (
         (SelectedTargets(LABELS != 7, LABELS), "selected", "-100"),
@@ -176,6 +176,12 @@ def test_what_cannot_be_said_is_refused(name):
 def test_the_type_must_fit_the_convention(labels, source, message):
     with pytest.raises(TypeError, match=message):
         convert(labels, source, "-1")
+
+
+def test_a_length_beyond_the_memory_is_named():
+    masked = convert_labels(LABELS, "-100", "positions")
+    with pytest.raises(ValueError, match=r"^length must be the width of .* do not fit"):
+        convert_labels(masked, "positions", "-100", length=2**50)
 
 
 @pytest.mark.parametrize(("source", "length"), [("positions", None), ("-100", 4)])

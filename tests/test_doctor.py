@@ -28,7 +28,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from mlmtutor import MaskingPolicy, mask_tokens
+from mlmtutor import MaskingPolicy, doctor, doctor_trainer, mask_tokens
 from mlmtutor.doctor import (
     ALPHA,
     CHECKS,
@@ -39,11 +39,35 @@ from mlmtutor.doctor import (
     diagnose,
     diagnose_trainer,
 )
-from mlmtutor.doctor_checks import at_least, at_most
+from mlmtutor.doctor_checks import at_least, at_most, run_checks
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = ["##s", "##ing", "##ed", "<", ">", "[", "]", "mask", "."]
 WORDS = [a + b for a in "bcdfghjklmnprstvw" for b in ("ad", "ell", "ink", "og", "ump")]
+
+
+CHECKS_FAIL = [  # the tests in which a check is meant to raise
+    "test_a_check_that_raises_is_reported_not_raised",
+    "test_a_need_that_does_not_exist_is_reported_not_raised",
+    "test_garbage_is_a_finding_and_never_an_exception",
+    "test_something_that_is_no_model_is_survived",
+]
+
+
+@pytest.fixture(autouse=True)
+def no_check_fails(request, monkeypatch):
+    """A check that raises is reported as not checked, and so could break unseen: none does here."""
+    failed = []
+
+    def watched(table, case):
+        result = run_checks(table, case)
+        failed.extend(row for row in result.unchecked if row[1].startswith("the check failed"))
+        return result
+
+    monkeypatch.setattr(doctor, "run_checks", watched)
+    monkeypatch.setattr(doctor_trainer, "run_checks", watched)
+    yield
+    assert not failed or request.node.originalname in CHECKS_FAIL, failed
 
 
 def bert_tokenizer(words, mask="[MASK]"):
@@ -385,6 +409,14 @@ def test_each_code_has_a_broken_batch_in_the_order_of_the_table():
     assert list(CHECKS) == CODES
 
 
+NO_PLACES = {  # findings about the batch as a whole
+    "not-a-batch", "no-input-ids", "labels-missing", "labels-misnamed", "dtype", "device",
+    "unreadable", "empty", "foreign-mask", "shape", "labels-strided", "vocab-mismatch", "too-long",
+    "labels-binary", "nothing-labelled", "selection-low", "selection-high",
+}  # fmt: skip
+OTHER_COUNT = {"replacement-shares", "same-mask-rows", "same-mask-epochs"}  # in their messages
+
+
 @pytest.mark.parametrize("breaks", BROKEN, ids=CODES)
 def test_finding_and_fix(breaks):
     """The one finding is at the cause, and its fix makes it disappear."""
@@ -397,6 +429,10 @@ def test_finding_and_fix(breaks):
     assert diagnosis.codes == (code,)
     (finding,) = diagnosis.findings
     assert finding.severity == CHECKS[code].severity
+    assert (code in NO_PLACES) == (not finding.positions)
+    assert len(set(finding.positions)) == len(finding.positions)
+    if code not in (*NO_PLACES, *OTHER_COUNT):
+        assert re.search(rf"\b{len(finding.positions)} ", finding.message)
     assert not any("failed with" in reason for _, reason in diagnosis.unchecked)
 
     names = run_fix(finding.fix, {**names, "batch": batch, "model": given.get("model", MODEL)})
@@ -421,6 +457,380 @@ def test_a_batch_is_never_changed(make):
             for key in one:
                 same = one[key] == two[key]
                 assert same if isinstance(same, bool) else same.is_meta or bool(same.all())
+
+
+# Where a check begins and ends --------------------------------------------------------------------
+
+
+def row_of(ids, labels, **more):
+    """One row as a batch."""
+    return {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels]), **more}
+
+
+def only(batch, code, *given):
+    """Return the finding of this code; there must be one."""
+    (finding,) = [one for one in diagnose(batch, *given).findings if one.code == code]
+    return finding
+
+
+def test_the_fix_for_a_label_out_of_range_has_an_upper_bound_where_one_is_known():
+    batch, names = healthy()
+    batch["labels"][batch["labels"] != -100] = V
+    finding = only(batch, "label-out-of-range", TOKENIZER)
+    assert f"outside 0 to {V - 1} ({V}): it looks like a value for 'not scored'" in finding.message
+    fix = finding.fix
+    after = run_fix(fix, {**names, "batch": dict(batch)})["batch"]
+    assert (after["labels"] == -100).all()
+    two = only(row_of([CLS, 20, 21, SEP], [-8, -7, 21, -100]), "label-out-of-range")
+    assert "outside 0 to the vocabulary (-8, -7); at" in two.message
+    fix = only(row_of([CLS, 20, 21, SEP], [-100, -7, 21, -100]), "label-out-of-range").fix
+    assert run_fix(fix, {"batch": row_of([1], [-7]), "torch": torch})["batch"]["labels"] == -100
+
+
+def test_packed_rows_are_as_long_as_their_longest_text():
+    ids = torch.full((1, 100), 20)
+    places = torch.cat([torch.arange(64), torch.arange(36)]).unsqueeze(0)
+    batch = {"input_ids": ids, "labels": ids * 0 - 100, "position_ids": places}
+    assert "too-long" not in diagnose(batch, TOKENIZER, MODEL).codes
+    batch["position_ids"] = torch.cat([torch.arange(65), torch.arange(35)]).unsqueeze(0)
+    assert "rows have 65 positions" in only(batch, "too-long", TOKENIZER, MODEL).message
+
+
+@pytest.mark.parametrize(("offset", "numbers", "limit"), [(0, 9, 9), (2, 9, 8), (0, 6, 6)])
+def test_a_model_has_as_many_positions_as_its_table_its_offset_and_its_numbers_allow(
+    offset, numbers, limit
+):
+    inner = torch.nn.Module()
+    inner.position_embeddings = torch.nn.Linear(1, 1)  # not the table, in spite of its name
+    inner.embed_positions = torch.nn.Embedding(10 - (offset == 0), 1)
+    inner.embed_positions.offset = offset
+    inner.register_buffer("position_ids", torch.arange(numbers))
+    model = torch.nn.Module()
+    model.inner = inner
+    for columns, found in ((limit, ()), (limit + 1, ("too-long",))):
+        batch = row_of([20] * columns, [-100, 21] + [-100] * (columns - 2))
+        codes = diagnose(batch, None, model).codes
+        assert tuple(code for code in codes if code == "too-long") == found
+
+
+def test_what_cannot_be_read_is_told_with_its_reason():
+    message = only({"input_ids": "a text", "labels": [[7]]}, "unreadable").message
+    assert message == "these could not be read as integers, input_ids: it is a str."
+
+
+def test_whole_numbers_in_floats_are_ids_of_the_wrong_dtype():
+    batch, _ = healthy()
+    floats = {**batch, "labels": batch["labels"].double()}
+    assert diagnose(floats, TOKENIZER).codes == ("dtype",)
+    assert torch.equal(doctor.Case(floats).labels, batch["labels"])
+
+
+@pytest.mark.parametrize("labels", [None, [-100, -100, 21, -100]])
+def test_ids_of_minus_100_that_have_no_label_become_the_original(labels):
+    batch = row_of([CLS, -100, MASK, SEP], labels or [0])
+    if labels is None:
+        del batch["labels"]
+    assert "== -100, original, " in only(batch, "ignore-in-input", TOKENIZER).fix
+
+
+@pytest.mark.parametrize(("given", "last"), [((), "the vocabulary"), ((TOKENIZER,), V - 1)])
+def test_an_id_outside_is_told_with_the_last_one(given, last):
+    message = only(row_of([-5, 20], [-100, 20]), "input-out-of-range", *given).message
+    assert message.startswith(f"1 input id is outside 0 to {last}, such as -5: were they made")
+
+
+def test_ids_of_minus_100_are_told_alone_where_nothing_is_exchanged():
+    message = only(row_of([-100, 20, MASK], [-100, -100, 21]), "ignore-in-input", TOKENIZER).message
+    assert message == "1 input id is -100, which is no token; at (row, column) (0, 0)."
+
+
+def test_labels_of_0_and_1_are_ids_where_there_are_no_other_ids():
+    assert "labels-binary" not in diagnose(row_of([0, 1, 1], [0, 1, 0])).codes
+    assert "labels-binary" in diagnose(row_of([0, 2, 1], [0, 1, 0])).codes
+
+
+def test_labels_that_are_used_for_not_scored_are_where_they_stand():
+    batch, _ = ignore_pad(*healthy())
+    where = (batch["labels"] == PAD).nonzero().tolist()
+    assert [list(place) for place in only(batch, "ignore-pad", TOKENIZER).positions] == where
+
+
+def test_a_wrapped_model_is_the_model_inside():
+    batch, _ = healthy()
+    wrapped = torch.nn.DataParallel(MODEL)
+    assert doctor.Case(batch, TOKENIZER, wrapped).rows_in == V
+    assert doctor.Case(batch, TOKENIZER, wrapped).model is MODEL
+
+
+def test_a_config_says_how_many_ids_a_model_scores():
+    model = torch.nn.Linear(1, 1)
+    model.config = BertConfig(vocab_size=30)
+    batch = row_of([CLS, 20, MASK, SEP], [-100, -100, 30, -100])
+    assert only(batch, "label-out-of-range", None, model).positions == ((0, 2),)
+
+
+def test_an_object_with_keys_is_a_batch_and_a_number_is_none():
+    class Batch:
+        def __init__(self, values):
+            self.values = values
+
+        def keys(self):
+            return self.values.keys()
+
+        def __getitem__(self, key):
+            return self.values[key]
+
+        def __contains__(self, key):
+            return key in self.values
+
+    batch, _ = healthy()
+    assert diagnose(Batch(batch), TOKENIZER, MODEL).codes == ()
+    assert doctor.Case(Batch(batch)).is_mapping is True
+    assert doctor.Case(3).is_mapping is False
+
+
+def test_rows_in_a_list_are_stacked():
+    batch, _ = healthy()
+    batch = {key: list(value) for key, value in batch.items()}
+    assert diagnose(batch, TOKENIZER, MODEL).codes == ()
+
+
+@pytest.mark.parametrize("name", ["lables", "TARGET_LABEL", "Labels"])
+def test_labels_without_any_minus_100_are_known_by_their_name(name):
+    batch, _ = everything_labelled(*healthy())
+    assert only(rename(batch, name), "labels-misnamed", TOKENIZER)
+    assert "labels-misnamed" not in diagnose(rename(batch, "positions"), TOKENIZER).codes
+
+
+def test_old_names_mean_labels_whatever_their_shape_and_an_unreadable_one_is_passed_over():
+    batch, _ = healthy()
+    labels = batch.pop("labels")
+    short = {**batch, "masked_lm_labels": labels[:, 1:]}
+    assert doctor.Case(short).label_key == "masked_lm_labels"
+    assert doctor.Case({**batch, "targets": labels[:, 1:]}).label_key is None
+    assert doctor.Case({**batch, "lm_labels": "none", "targets": labels}).label_key == "targets"
+
+
+def test_a_mask_of_floats_hides_what_it_is_0_at_and_an_additive_one_what_is_far_below():
+    batch, _ = healthy()
+    visible = batch["attention_mask"].bool()
+    assert not visible.all()
+    for mask in (visible.float(), (~visible).float() * -1e4, torch.where(visible, 0, -1.5)):
+        read = doctor.Case({**batch, "attention_mask": mask}).visible
+        assert torch.equal(read, visible)
+
+
+def test_one_blank_in_one_row_is_no_cloze():
+    batch, names = healthy()
+    where = (batch["input_ids"] == MASK).nonzero()[0].tolist()
+    ids, labels = names["original"].clone(), names["original"] * 0 - 100
+    labels[tuple(where)], ids[tuple(where)] = names["original"][tuple(where)], MASK
+    one = {**batch, "input_ids": ids, "labels": labels}
+    assert not doctor.Case(one, TOKENIZER).is_cloze
+    assert diagnose(one, TOKENIZER).codes == ("selection-low",)
+
+
+def test_a_scored_pair_that_the_model_can_read_is_no_blank():
+    ids = torch.full((16, 30), 20)
+    labels = torch.full((16, 30), -100)
+    ids[:, 4], labels[:, 4:6] = MASK, 20
+    assert not doctor.Case({"input_ids": ids, "labels": labels}, TOKENIZER).is_cloze
+    ids[:, 5] = MASK
+    assert doctor.Case({"input_ids": ids, "labels": labels}, TOKENIZER).is_cloze
+
+
+@pytest.mark.parametrize("role", ["eos", "sep", "cls", "bos", "unk"])
+def test_a_padding_token_with_another_role_means_more(role):
+    tokenizer = copy.deepcopy(TOKENIZER)
+    assert not doctor.Case({}, tokenizer).pad_means_more
+    setattr(tokenizer, f"{role}_token", "mask")
+    tokenizer.pad_token = "mask"
+    assert doctor.Case({}, tokenizer).pad_means_more
+
+
+def test_checks_without_what_they_need_are_told_with_the_reason():
+    batch, _ = healthy()
+    told = dict(diagnose(batch).unchecked)
+    for code, need in (("special-labelled", "tokenizer"), ("label-is-mask", "tokenizer"),
+                       ("too-long", "model"), ("vocab-mismatch", "tokenizer")):  # fmt: skip
+        assert told[code] == f"no {need} given"
+    assert dict(diagnose(batch, TOKENIZER, torch.nn.Linear(1, 1)).unchecked)["vocab-mismatch"] == (
+        "the model has no embeddings"
+    )
+    del batch["attention_mask"]
+    assert "no readable attention_mask" in dict(diagnose(batch).unchecked)["label-hidden"]
+    causal = copy.deepcopy(TOKENIZER)
+    causal.mask_token = None
+    assert dict(diagnose(batch, causal).unchecked)["inverted"] == (
+        "the tokenizer has no mask_token_id"
+    )
+
+
+def test_codes_with_one_reason_share_a_line():
+    lines = str(diagnose(healthy()[0], TOKENIZER)).splitlines()
+    (line,) = [one for one in lines if one.startswith("not checked, no model given: ")]
+    assert line == "not checked, no model given: vocab-mismatch, too-long"
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, ""), (4, " and 1 more")])
+def test_three_places_are_told_and_then_their_number(count, more):
+    ids = [CLS, *[MASK] * count, 20, SEP]
+    labels = [-100, *[MASK] * count, -100, -100]
+    message = only(row_of(ids, labels), "label-is-mask", TOKENIZER).message
+    assert message.endswith(f"; at (row, column) (0, 1), (0, 2), (0, 3){more}.")
+
+
+def test_message_and_fix_end_with_one_full_stop(registry):
+    check("new", "warning")(lambda case: Problem("one thing", "another"))
+    finding = only(healthy()[0], "new", TOKENIZER)
+    assert str(finding) == "warning new: one thing.\n    fix: another."
+
+
+@pytest.mark.parametrize("words", ["labels", (1,), ["labels", None], {"labels"}])
+@pytest.mark.parametrize("name", ["needs", "unless"])
+def test_needs_and_unless_are_lists_of_text(name, words):
+    with pytest.raises(TypeError, match=f"^{name} must be a list or tuple of str"):
+        check("new", "info", **{name: words})
+
+
+def test_hidden_labels_at_all_mask_tokens_are_said_to_be_there():
+    batch, _ = label_hidden(*healthy())
+    assert "exactly at the mask tokens" in only(batch, "label-hidden", TOKENIZER).message
+    batch["attention_mask"][batch["input_ids"] == PAD] = 0
+    assert "exactly" not in only(batch, "label-hidden", TOKENIZER).message
+
+
+def test_padding_among_all_that_is_scored_is_counted():
+    batch, _ = everything_labelled(*healthy())
+    pads = int((batch["labels"] == PAD).sum())
+    message = only(batch, "everything-labelled", TOKENIZER).message
+    assert message.startswith(
+        f"all {batch['labels'].numel()} positions are scored, {pads} of them padding: most answers "
+        "can be copied from the input; at (row"
+    )
+
+
+def test_all_text_scored_and_its_ends_not_is_chance_in_a_short_text():
+    few = row_of([CLS, 20, SEP], [-100, 20, -100])
+    assert diagnose(few, TOKENIZER).ok
+    many = row_of([CLS, *range(20, 40), SEP], [-100, *range(20, 40), -100])
+    assert only(many, "everything-labelled", TOKENIZER).positions == tuple(
+        (0, column) for column in range(1, 21)
+    )
+    ends = row_of([CLS, 20, SEP, PAD], [CLS, 20, SEP, -100])
+    ends["attention_mask"] = torch.tensor([[1, 1, 1, 0]])
+    assert diagnose(ends, TOKENIZER).codes == ("everything-labelled",)
+
+
+def test_half_of_the_shown_text_is_not_inverted_and_one_more_is():
+    ids = [CLS, 20, 21, 22, 23, MASK, MASK, SEP]
+    labels = [-100, 20, 21, -100, -100, -100, -100, -100]
+    assert "inverted" not in diagnose(row_of(ids, labels), TOKENIZER).codes
+    labels[3] = 22
+    assert only(row_of(ids, labels), "inverted", TOKENIZER).positions == ((0, 5), (0, 6))
+
+
+def test_an_unknown_word_is_no_end_of_a_sentence():
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.bos_token = tokenizer.eos_token = tokenizer.unk_token
+    ids = [CLS, *[20, 21, 22] * 4, MASK, MASK, SEP]
+    labels = [-100] * 13 + [1, 20, -100]
+    assert tokenizer.unk_token_id == 1
+    assert "special-labelled" not in diagnose(row_of(ids, labels), tokenizer).codes
+    assert "special-labelled" in diagnose(row_of(ids, [CLS, *labels[1:]]), tokenizer).codes
+
+
+def test_a_tokenizer_without_names_for_its_ends_is_read():
+    class Plain:
+        mask_token_id, pad_token_id, mask_token, all_special_ids = MASK, PAD, "[MASK]", [PAD, MASK]
+
+        def __len__(self):
+            return V
+
+    batch, _ = healthy()
+    assert dict(diagnose(batch, Plain()).unchecked).get("special-labelled") is None
+
+
+def test_an_earlier_batch_without_labels_says_nothing_about_masks():
+    batch, names = healthy()
+    without = {"input_ids": names["original"], "attention_mask": batch["attention_mask"]}
+    assert "same-mask-epochs" not in diagnose([without, batch], TOKENIZER).codes
+    assert "same-mask-epochs" in diagnose([without, batch, batch], TOKENIZER).codes
+
+
+def test_few_positions_that_agree_are_chance():
+    ids = [CLS, 20, 21, MASK, 23, SEP]
+    labels = [-100, -100, -100, 22, -100, -100]
+    batch = row_of(ids, labels)
+    assert "same-mask-epochs" not in diagnose([batch, batch], TOKENIZER).codes
+    wide = {key: value.repeat(1, 12) for key, value in batch.items()}
+    assert "same-mask-epochs" in diagnose([wide, wide], TOKENIZER).codes
+
+
+def test_a_tokenizer_without_a_length_cannot_say_which_ids_there_are():
+    class Plain:
+        mask_token_id, mask_token, all_special_ids = MASK, "[MASK]", [MASK]
+
+    told = dict(diagnose(row_of([CLS, MASK], [-100, 20]), Plain()).unchecked)
+    assert told["random-special"] == "neither a tokenizer nor a model given"
+
+
+def test_scored_ends_are_padding_only_where_the_mask_hides_them():
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.pad_token = "[SEP]"
+    batch = row_of([CLS, *range(20, 30), MASK, SEP, SEP], [*[-100] * 11, 31, SEP, -100])
+    batch["attention_mask"] = torch.tensor([[1] * 13 + [0]])
+    assert "padding-labelled" not in diagnose(batch, tokenizer).codes
+    batch["labels"][0, 13] = SEP
+    assert only(batch, "padding-labelled", tokenizer).positions == ((0, 13),)
+
+
+def test_two_kinds_of_ends_are_told_with_their_ids():
+    batch, names = healthy()
+    for end in (CLS, SEP):
+        batch["labels"][names["original"] == end] = end
+    assert "scored, of the ids 2, 3; at" in only(batch, "special-labelled", TOKENIZER).message
+
+
+def test_too_few_mask_tokens_alone_are_shares_that_no_recipe_has():
+    policy = MaskingPolicy(select=0.3, mask=0.5, random=0.25)
+    batch, _ = healthy(policy=policy, count=64)
+    where = (batch["labels"] != -100) & (batch["input_ids"] != MASK)
+    finding = only(batch, "replacement-shares", TOKENIZER)
+    assert [list(place) for place in finding.positions] == where.nonzero().tolist()
+
+
+def test_one_mask_for_all_rows_is_told_with_its_number_of_positions():
+    batch, _ = same_mask_rows(*healthy(count=24))
+    number = int((batch["labels"] != -100).any(dim=0).sum())
+    message = only(batch, "same-mask-rows", TOKENIZER).message
+    assert f"are masked at the same {number} positions; at" in message
+
+
+def test_a_shift_is_seen_by_the_mask_tokens_where_many_are_random():
+    batch, _ = healthy(policy=MaskingPolicy(mask=0.65, random=0.35), count=24)
+    moved = {**batch, "labels": batch["labels"].roll(-1, dims=1)}
+    assert diagnose(moved, TOKENIZER).codes == ("shifted",)
+
+
+def test_labels_that_partly_fit_their_neighbours_are_not_shifted():
+    ids = [CLS, *range(20, 40), SEP]
+    labels = [-100] * len(ids)
+    for number, column in enumerate(range(1, 21, 2)):
+        labels[column] = ids[column + 1] if number < 7 else 50 + number
+    assert "shifted" not in diagnose(row_of(ids, labels), TOKENIZER).codes
+    alike = row_of([CLS, *[20] * 20, SEP], [-100, *[20, -100] * 10, -100])
+    assert "shifted" not in diagnose(alike, TOKENIZER).codes
+
+
+def test_two_labels_are_too_few_for_a_shift_and_three_are_not():
+    for count, shifted_codes in ((2, ()), (3, ("shifted",))):
+        ids = [CLS, *range(20, 20 + 2 * count), SEP]
+        labels = [-100] * len(ids)
+        for column in range(1, 2 * count, 2):
+            labels[column] = ids[column + 1]
+        found = diagnose(row_of(ids, labels), TOKENIZER).codes
+        assert tuple(code for code in found if code == "shifted") == shifted_codes
 
 
 # What each finding says ---------------------------------------------------------------------------
@@ -736,6 +1146,8 @@ def test_shifts_in_both_directions_are_put_back(step):
     wrong = {**batch, "labels": batch["labels"].roll(step, dims=1)}
     (finding,) = diagnose(wrong, TOKENIZER).findings
     assert finding.code == "shifted"
+    word = "next" if step == -1 else "previous"
+    assert f"labels belong to the {word} position: masked models" in finding.message
     after = run_fix(finding.fix, {**names, "batch": wrong})["batch"]
     assert torch.equal(after["labels"], batch["labels"])
 
@@ -1059,7 +1471,8 @@ class Hostile(dict):
         raise RuntimeError("no")
 
 
-@pytest.mark.parametrize("batch", [*GARBAGE, Hostile(input_ids=1)], ids=repr)
+# Named by number: the repr of some holds an address, and so would be another name in each run.
+@pytest.mark.parametrize("batch", [*GARBAGE, Hostile(input_ids=1)], ids=range(len(GARBAGE) + 1))
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_garbage_is_a_finding_and_never_an_exception(batch):
     for tokenizer, model in ((None, None), (TOKENIZER, MODEL), ("bert", "bert")):
@@ -1159,6 +1572,21 @@ def test_every_check_says_its_symptom_and_its_source():
         assert set(item.unless) <= {*CHECKS, *TRAINER_CHECKS}
 
 
+def test_what_one_of_several_batches_leaves_unchecked_is_kept():
+    batch, names = healthy()
+    without, _ = padding_attended(batch, names)
+    for batches in ([without, batch], [batch, without]):
+        assert "label-hidden" in dict(diagnose(batches, TOKENIZER).unchecked)
+
+
+def test_a_fix_for_lists_makes_tensors_of_all_that_it_may_read():
+    batch, _ = healthy()
+    lists = {key: value.tolist() for key, value in batch.items()}
+    lists["labels"] = lists["input_ids"]
+    [finding] = [f for f in diagnose(lists, TOKENIZER).findings if f.severity == "error"]
+    assert "for key in ['input_ids', 'attention_mask', 'labels']}" in finding.fix
+
+
 # CheckedCollator ----------------------------------------------------------------------------------
 
 
@@ -1204,6 +1632,23 @@ def test_checked_collator_sees_a_mask_that_comes_again(caplog):
         checked(rows)
         checked(rows)
     assert "same-mask-epochs" in caplog.text
+
+
+def test_checked_collator_looks_at_two_batches_unless_told_otherwise():
+    assert CheckedCollator(pad, TOKENIZER).batches == 2
+    assert CheckedCollator(pad, TOKENIZER, batches=1).batches == 1
+
+
+def test_checked_collator_passes_all_arguments_on():
+    batch, _ = healthy()
+    given = []
+
+    def collator(*args, **kwargs):
+        given.append((args, kwargs))
+        return batch
+
+    assert CheckedCollator(collator, TOKENIZER)([1], 2, return_tensors="pt") is batch
+    assert given == [(([1], 2), {"return_tensors": "pt"})]
 
 
 def test_checked_collator_refuses_what_it_cannot_use():
@@ -1357,6 +1802,16 @@ def test_an_evaluation_without_masking(tmp_path):
     assert "eval-unmasked" not in diagnose_trainer(trainer).codes
 
 
+def test_the_tokenizer_of_the_trainer_tells_the_ends_of_a_short_evaluation(tmp_path):
+    def unmasked(rows):
+        batch = pad(rows)
+        return {**batch, "labels": batch["input_ids"].clone()}
+
+    short = [dict(TOKENIZER(WORDS[0]))]
+    trainer = trainer_for(tmp_path, steps=1, collator=unmasked, evaluation=short)
+    assert diagnose_trainer(trainer).codes == ("eval-unmasked",)
+
+
 @pytest.mark.parametrize("seed", [None, 1])
 def test_an_evaluation_whose_masks_change(tmp_path, seed):
     """A seed in the collator does not help: its generator goes on between two evaluations."""
@@ -1381,6 +1836,86 @@ def test_looking_at_a_trainer_changes_no_random_state(tmp_path):
     assert torch.equal(torch.rand(3), untouched)
     fresh = DataCollatorForLanguageModeling(TOKENIZER, seed=1)
     rows = make_rows()
+    assert torch.equal(collator(rows)["labels"], fresh(rows)["labels"])
+
+
+def test_names_that_trainer_keeps_are_no_dropped_labels(tmp_path):
+    rows = Columns({**row, "label": 1, "label_ids": 1, "my_labels": 1} for row in make_rows())
+    names = {
+        "steps": 1,
+        "collator": transformers.default_data_collator,
+        "label_names": ["my_labels"],
+    }
+    assert diagnose_trainer(trainer_for(tmp_path, train=rows, **names)).codes == ()
+    del names["label_names"]
+    [finding] = diagnose_trainer(trainer_for(tmp_path, train=rows, **names)).findings
+    assert "drops the columns ['my_labels']: BertForMaskedLM.forward" in finding.message
+
+
+class Stream:
+    """Examples one after the other: there is no first one to look at."""
+
+    column_names = ("input_ids", "labels")
+
+    def __getitem__(self, number):
+        raise TypeError("a stream")
+
+    def __len__(self):
+        return 8
+
+
+@pytest.mark.parametrize("rows", [Stream(), [{**make_rows()[0], "labels": [1]}]])
+def test_columns_of_a_stream_and_of_a_list_are_read(tmp_path, rows):
+    diagnosis = diagnose_trainer(trainer_for(tmp_path, steps=1, train=rows))
+    assert diagnosis.codes == ("labels-overwritten",)
+    assert diagnosis.findings[0].message.startswith("DataCollatorForLanguageModeling overwrites")
+
+
+def test_a_stream_without_names_has_no_columns(tmp_path):
+    stream = Stream()
+    stream.column_names = None
+    assert diagnose_trainer(trainer_for(tmp_path, steps=1, train=stream)).ok
+
+
+def never_replaced_rows(rows):
+    batch = pad(rows)
+    labels = torch.where(batch["input_ids"] % 7 == 3, batch["input_ids"], -100)
+    return {**batch, "labels": labels.where(batch["input_ids"] > MASK, -100)}
+
+
+@pytest.mark.parametrize("collator", [pad, never_replaced_rows])
+def test_an_evaluation_without_masks_in_other_ways(tmp_path, collator):
+    trainer = trainer_for(tmp_path, steps=1, collator=collator, evaluation=make_rows(24))
+    diagnosis = diagnose_trainer(trainer)
+    assert diagnosis.codes == ("eval-unmasked",)
+    assert diagnosis.findings[0].message.startswith("the first evaluation batch: ")
+    assert ".." not in diagnosis.findings[0].message
+
+
+def test_without_an_evaluation_set_two_checks_are_left_out(tmp_path):
+    trainer = trainer_for(tmp_path, steps=1)
+    for nothing in (None, {}):
+        trainer.eval_dataset = nothing
+        assert diagnose_trainer(trainer).unchecked == tuple(
+            (code, "the trainer has no eval_dataset")
+            for code in ("eval-unmasked", "eval-mask-changes")
+        )
+    assert doctor_trainer.TrainerCase(trainer).why_not("tokenizer") is None
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_what_trainer_says_about_scaling_counts(tmp_path, scaled):
+    """Where a release of Trainer has this attribute, it decides."""
+    trainer = trainer_for(tmp_path)
+    trainer.loss_is_scaled_for_ga = scaled
+    assert ("accumulation-inflated" in diagnose_trainer(trainer).codes) == scaled
+
+
+def test_a_generator_that_the_collator_has_already_goes_on_where_it_was(tmp_path):
+    collator, fresh = (DataCollatorForLanguageModeling(TOKENIZER, seed=1) for _ in range(2))
+    rows = make_rows()
+    assert torch.equal(collator(rows)["labels"], fresh(rows)["labels"])
+    diagnose_trainer(trainer_for(tmp_path, collator=collator, evaluation=make_rows(seed=1)))
     assert torch.equal(collator(rows)["labels"], fresh(rows)["labels"])
 
 

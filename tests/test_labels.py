@@ -5,7 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlmtutor.labels import IGNORE_INDEX, label_positions
+from mlmtutor.labels import (
+    IGNORE_INDEX,
+    MaskedPositions,
+    SelectedTargets,
+    convert_labels,
+    label_positions,
+)
 
 
 def test_ignore_index_is_the_default_of_torch():
@@ -78,13 +84,22 @@ CHOSEN = torch.tensor([[False, True, False]])
         (([5, 6], CHOSEN), TypeError, "input_ids must be a torch.Tensor, but is a list"),
         (({"input_ids": IDS}, CHOSEN), TypeError, r"is a dict: pass .* batch\['input_ids'\]"),
         ((IDS.float(), CHOSEN), ValueError, r"input_ids must have dtype .*float32.*\.long\(\)"),
-        ((-IDS, CHOSEN), ValueError, "holds -7: labels have negative entries"),
+        ((-IDS, CHOSEN), ValueError, "^input_ids must hold .* holds -7: labels have"),
+        ((IDS, CHOSEN.to_sparse()), ValueError, "^positions must be a dense tensor"),
         ((IDS, [1]), TypeError, "positions must be a bool torch.Tensor, but is a list"),
         ((IDS, torch.tensor([1])), ValueError, r"torch.bool, but has torch.int64: .* indices"),
-        ((IDS, CHOSEN[0]), ValueError, r"positions .* \(1, 3\), but has \(3,\): .* batch dimen"),
+        (
+            (IDS, CHOSEN[0]),
+            ValueError,
+            r"^positions .* input_ids, \(1, 3\), but has \(3,\): .* dim",
+        ),
         ((IDS, CHOSEN, [6]), TypeError, "targets must be a torch.Tensor, but is a list"),
         ((IDS, CHOSEN, IDS.int()), ValueError, "targets must have dtype torch.int64"),
-        ((IDS, CHOSEN, IDS[:, 1:]), ValueError, r"targets .* \(1, 3\), but has \(1, 2\)"),
+        (
+            (IDS, CHOSEN, IDS[:, 1:]),
+            ValueError,
+            r"^targets .* of input_ids, \(1, 3\), but has \(1, 2\)",
+        ),
         ((IDS, CHOSEN, IDS[CHOSEN]), ValueError, "one id for every position"),
         ((IDS, CHOSEN, IDS - 200), ValueError, "targets at the chosen positions .* -194"),
         ((IDS, CHOSEN, None, 6), ValueError, "6 is the answer at a chosen position"),
@@ -94,3 +109,64 @@ CHOSEN = torch.tensor([[False, True, False]])
 def test_errors_name_the_cause(arguments, error, message):
     with pytest.raises(error, match=message):
         label_positions(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("labels", "source", "message"),
+    [
+        (MaskedPositions(IDS.float(), IDS, CHOSEN), "positions", "positions must have dtype"),
+        (MaskedPositions(IDS, IDS.float(), CHOSEN), "positions", "ids must have dtype"),
+        (MaskedPositions(IDS[0], IDS[0], CHOSEN[0]), "positions", "positions must have two dim"),
+        (SelectedTargets(CHOSEN, IDS.float()), "selected", "targets must have dtype"),
+        (SelectedTargets(CHOSEN[0], IDS[0]), "selected", "targets must have two dimensions"),
+        (MaskedPositions(IDS, IDS[:, 1:], CHOSEN), "positions", "ids must .* of positions, "),
+        (MaskedPositions(IDS, IDS, CHOSEN[:, 1:]), "positions", "weights must .* of positions, "),
+        (
+            MaskedPositions(IDS, IDS, CHOSEN.float().to_sparse()),
+            "positions",
+            "weights must .* dense",
+        ),
+        (
+            SelectedTargets(CHOSEN[:, 1:], IDS),
+            "selected",
+            "selected must have the shape of targets,",
+        ),
+        (IDS[0], "-100", "labels must have two dimensions"),
+        (IDS.float(), "-1", "labels in the convention '-1' must have dtype"),
+    ],
+)
+def test_errors_of_a_conversion_name_the_part(labels, source, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        convert_labels(labels, source, "-1", length=9 if source == "positions" else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("length", -1, ValueError, "length must not be negative, but is -1"),
+        ("length", "4", TypeError, "length must be an int, but is a str"),
+        ("pad_token_id", -3, ValueError, "pad_token_id must not be negative, but is -3"),
+        ("pad_token_id", None, TypeError, "pad_token_id must be an int, but is a NoneType"),
+    ],
+)
+def test_a_number_that_is_no_count_is_named(name, value, error, message):
+    labels = MaskedPositions(*torch.zeros(3, 1, 1, dtype=torch.int64))
+    with pytest.raises(error, match=f"^{message}"):
+        convert_labels(labels, "positions", "pad", **{"length": 4, name: value})
+
+
+def test_the_padding_id_is_needed_for_padding_alone():
+    labels = torch.tensor([[-100, 7]])
+    assert convert_labels(labels, "-100", "-1", pad_token_id=None).tolist() == [[-1, 7]]
+
+
+def test_conversions_of_nothing_have_no_columns():
+    nothing = MaskedPositions(*torch.zeros(3, 2, 0, dtype=torch.int64))
+    assert convert_labels(nothing, "positions", "-100", length=0).shape == (2, 0)
+    no_rows = torch.zeros(0, 4, dtype=torch.int64)
+    assert convert_labels(no_rows, "-100", "positions").ids.shape == (0, 0)
+
+
+def test_selected_targets_are_0_where_nothing_is_scored():
+    labels = torch.tensor([[-100, 7, -100]])
+    assert convert_labels(labels, "-100", "selected").targets.tolist() == [[0, 7, 0]]

@@ -126,6 +126,12 @@ def test_size(path):
     assert statistics.median(len(c.source.splitlines()) for c in cells) <= 6
 
 
+@every_lesson
+def test_code_is_spoken_about(path):
+    kinds = "".join(cell.cell_type[0] for cell in lessons.read(path).cells)
+    assert "cccc" not in kinds, f"cells {kinds.index('cccc')} and on: four of code without a word"
+
+
 @every_full_lesson
 def test_exercises_stand_unsolved(path):
     # The stub is what the reader fills in; run as it is, its checker says so and goes on.

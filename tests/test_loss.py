@@ -184,6 +184,13 @@ def test_unigram_line_is_the_loss_of_the_log_frequencies():
     assert from_probabilities.unigram == pytest.approx(from_counts.unigram, rel=1e-6)
 
 
+def test_counts_of_any_size_are_proportions():
+    for count in (1e-300, 1.0, 1e308):
+        unigram = torch.full((5,), count, dtype=torch.float64)
+        parts = loss_breakdown(torch.zeros(1, 5), torch.tensor([3]), unigram=unigram)
+        assert parts.unigram == pytest.approx(math.log(5))
+
+
 def test_unigram_line_is_infinite_for_a_token_never_seen():
     parts = loss_breakdown(torch.zeros(2, 3), torch.tensor([0, 2]), unigram=torch.tensor([5, 5, 0]))
     assert parts.unigram == math.inf
@@ -229,6 +236,7 @@ def label(value):
 ERRORS = [
     ((object(), LABELS), {}, TypeError, "logits must be a torch.Tensor, .* pass output.logits"),
     ((LABELS, LABELS), {}, ValueError, "logits must be floating point, but have dtype torch.int64"),
+    ((LOGITS.to_sparse(), LABELS), {}, ValueError, "^logits must be a dense tensor"),
     ((torch.tensor(0.0), LABELS), {}, ValueError, r"\(..., V\).*, but have \(\)"),
     ((LOGITS[..., :0], LABELS), {}, ValueError, r"V > 0 tokens, but have \(2, 3, 0\)"),
     ((LOGITS, [[0] * 3] * 2), {}, TypeError, "labels must be a torch.Tensor, but is a list"),
@@ -236,6 +244,8 @@ ERRORS = [
     ((LOGITS, LABELS.float()), {}, ValueError, "labels must have dtype torch.int64, .*float32"),
     ((LOGITS, LABELS[:, 1:]), {}, ValueError, r"\(2, 3\), but have \(2, 2\): were special tokens"),
     ((LOGITS, LABELS.view(-1)), {}, ValueError, r"but have \(6,\): flatten both, or neither"),
+    ((LOGITS, torch.cat([LABELS, LABELS])), {}, ValueError, r"but have \(4, 3\): flatten both"),
+    ((LOGITS[:, None], LABELS[:, None, 1:]), {}, ValueError, r"have \(2, 1, 2\): were special"),
     ((LOGITS.mT, LABELS), {}, ValueError, r"\(2, 5\), but have \(2, 3\): .*transpose\(1, -1\)"),
     ((LOGITS, label(-1)), {}, ValueError, "but -1 is among them: .* transformers 2.3.0; use -100"),
     ((LOGITS, label(-99)), {}, ValueError, "but -99 is among them: .* not scored .* -100"),
@@ -268,6 +278,7 @@ def test_an_unknown_reduction_is_an_error():
     [
         ([1] * 5, TypeError, "unigram must be a torch.Tensor, .* torch.bincount"),
         (torch.ones(4), ValueError, r"unigram .* \(5,\), but has \(4,\): .*minlength"),
+        (torch.ones(5).to_sparse(), ValueError, "^unigram must be a dense tensor"),
         (torch.zeros(5), ValueError, "not all 0, but holds values from 0.0 to 0.0"),
         (-torch.arange(5.0), ValueError, r"from -4.0 to -?0.0: log-probabilities .*\.exp\(\)"),
         (torch.full((5,), math.inf), ValueError, "unigram must hold finite"),

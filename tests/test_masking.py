@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toys import byte_level_bpe, without_mask_token, wordpiece
 
 from mlmtutor.labels import IGNORE_INDEX
-from mlmtutor.masking import MaskingPolicy, mask_tokens
+from mlmtutor.masking import MaskingPolicy, _words_from_lists, mask_tokens
 
 FALSE_ALARM = 1e-6
 TOKENIZERS = {"wordpiece": wordpiece(), "byte-level BPE": byte_level_bpe()}
@@ -80,6 +80,7 @@ def test_shares_that_add_up_to_one_are_never_rejected():
     ("arguments", "error", "message"),
     [
         ({"select": 15}, ValueError, "select must be between 0 and 1, but is 15: .* 0.15"),
+        ({"select": 1.01}, ValueError, "select must be between 0 and 1, but is 1.01"),
         ({"mask": -0.1}, ValueError, "mask must be between 0 and 1, but is -0.1"),
         ({"random": math.nan}, ValueError, "random must be between 0 and 1, but is nan"),
         ({"mask": 0.8, "random": 0.5}, ValueError, r"at most 1, but is 0.8 \+ 0.5: both are sha"),
@@ -287,6 +288,11 @@ def test_lists_and_tensors_of_word_ids_are_the_same(tokenizer):
         assert torch.equal(results[0][1], results[1][1])
 
 
+def test_no_word_is_minus_1():
+    assert _words_from_lists([[None, 0, 1, None]]).tolist() == [[-1, 0, 1, -1]]
+    assert _words_from_lists([None, 0, 107]).tolist() == [-1, 0, 107]
+
+
 @pytest.mark.parametrize("word_ids", [[], [[]], torch.zeros(0, dtype=torch.int64)])
 def test_no_words(word_ids):
     shape = (1, 0) if word_ids == [[]] else (0,)
@@ -436,11 +442,34 @@ WORDS = [[None, 0, 1, 1, None]]
         (IDS[0, 0], {}, ValueError, r"but has \(\)"),
         (IDS - 102, {}, ValueError, "but -100 is among them: labels have negative entries"),
         (IDS + 9999, {}, ValueError, "but 10007 is among them: .* another tokenizer"),
+        (IDS - 2 + len(WORDPIECE), {}, ValueError, "the last id of the tokenizer, but "),
+        (torch.tensor([0, len(WORDPIECE)]), {}, ValueError, f"but {len(WORDPIECE)} is among them"),
         (IDS, {"policy": 0.15}, TypeError, r"policy must be a MaskingPolicy, but is a float: from"),
         (IDS, {"generator": 42}, TypeError, r"is a int: .*Generator\(\).manual_seed\(seed\)"),
         (IDS, {"special_tokens_mask": [0]}, TypeError, "special_tokens_mask .* is a list"),
-        (IDS, {"special_tokens_mask": IDS[0]}, ValueError, r"\(1, 5\), but has \(5,\): .* padded"),
+        (
+            IDS,
+            {"special_tokens_mask": IDS[0]},
+            ValueError,
+            r"^special_tokens_mask .* input_ids, \(1, 5\), but has \(5,\): .* padded",
+        ),
         (IDS, {"special_tokens_mask": IDS}, ValueError, "only 0 and 1, but .* from 2 to 8"),
+        (IDS, {"special_tokens_mask": (IDS > 6) * 2}, ValueError, "from 0 to 2"),
+        (IDS, {"special_tokens_mask": -(IDS > 6).long()}, ValueError, "from -1 to 0"),
+        (IDS[:, :1], {"special_tokens_mask": IDS[:, :1]}, ValueError, "from 2 to 2"),
+        (
+            IDS,
+            {"special_tokens_mask": IDS.to_sparse()},
+            ValueError,
+            "^special_tokens_mask .* dense",
+        ),
+        (IDS, {"special_tokens_mask": (IDS > 6).float()}, ValueError, "integers, but .*float32"),
+        (IDS, {"special_tokens_mask": (IDS > 6).cfloat()}, ValueError, "integers, but .*complex"),
+        (IDS, {"policy": WHOLE_WORDS, "word_ids": 7}, TypeError, "lists or a tensor, but is a int"),
+        (IDS, {"policy": WHOLE_WORDS, "word_ids": "ab"}, TypeError, "tensor, but is a str"),
+        (IDS, {"policy": WHOLE_WORDS, "word_ids": [[0, 1], 5]}, ValueError, r"they have \[0, 2\]"),
+        (IDS, {"policy": WHOLE_WORDS, "word_ids": [[0.5] * 5]}, ValueError, "ints below .* alone"),
+        (IDS, {"policy": WHOLE_WORDS, "word_ids": [[2**53 + 2] * 5]}, ValueError, "ints below"),
         (IDS, {"word_ids": WORDS}, ValueError, "word_ids must be None when .* is False"),
         (IDS, {"policy": WHOLE_WORDS}, ValueError, r"word_ids must be given .*batch.word_ids\(0\)"),
         (
@@ -471,6 +500,25 @@ def test_errors_name_the_cause(ids, options, error, message):
 def test_a_tokenizer_without_mask_token_is_an_error():
     with pytest.raises(ValueError, match=r"must have a mask token, but this .* has none: .*GPT-2"):
         mask_tokens(IDS, without_mask_token())
+
+
+class Gaps:
+    """A tokenizer of ten tokens, one of which has an id behind the last."""
+
+    mask_token_id = 4
+
+    def __init__(self, last):
+        self.all_special_ids = [0, 4, last]
+
+    def __len__(self):
+        return 10
+
+
+def test_ids_with_gaps_are_an_error():
+    mask_tokens(IDS, Gaps(last=9))
+    for last in (10, 20):
+        with pytest.raises(ValueError, match=f"but the id {last} is among its special ones"):
+            mask_tokens(IDS, Gaps(last=last))
 
 
 def test_a_generator_on_another_device_is_an_error():

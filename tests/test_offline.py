@@ -1,19 +1,9 @@
-"""A lesson needs no network."""
-
-import os
+"""A lesson needs no network: kernels, as all that the tests start, are refused it (conftest.py)."""
 
 import lessons
 import nbformat
 import pytest
 from nbclient import NotebookClient
-
-
-@pytest.fixture
-def kernel_without_network(monkeypatch):
-    """Kernels that are started from here cannot reach another machine."""
-    folder = str(lessons.ROOT / "tests" / "refuse_sockets")
-    path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
-    monkeypatch.setenv("PYTHONPATH", path)
 
 
 def run(notebook):
@@ -23,7 +13,7 @@ def run(notebook):
     ).execute()
 
 
-def test_sockets_are_refused(kernel_without_network):
+def test_sockets_are_refused():
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [
         nbformat.v4.new_code_cell(
@@ -38,5 +28,5 @@ def test_sockets_are_refused(kernel_without_network):
 
 
 @pytest.mark.parametrize("path", lessons.PATHS[1:2], ids=lessons.NAMES[1:2])
-def test_a_lesson_runs_without_network(path, kernel_without_network):
+def test_a_lesson_runs_without_network(path):
     run(lessons.read(path))

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from mlmtutor import plot
@@ -80,9 +82,9 @@ def test_pair_gaps_count_the_pairs_that_are_right():
 
 
 def test_pair_gaps_need_a_pair_of_each_kind():
-    with pytest.raises(ValueError, match=r"at least one pair, but \['agreement'\] has none"):
+    with pytest.raises(ValueError, match=r"gaps\['agreement'\] needs at least one number"):
         plot.pair_gaps({"agreement": []})
-    with pytest.raises(ValueError, match="but gaps has none"):
+    with pytest.raises(ValueError, match="gaps must hold at least one name"):
         plot.pair_gaps({})
 
 
@@ -104,7 +106,7 @@ def test_label_policies_need_a_loss_and_an_accuracy_for_each():
         ValueError, match=r"policy of accuracy, \['other'\], but has \{'right': 1\}"
     ):
         plot.label_policies({"right": [1.0]}, {"other": 0.5}, **LINES)
-    with pytest.raises(ValueError, match=r"but has \{'right': 0\}"):
+    with pytest.raises(ValueError, match=r"losses\['right'\] needs at least one number"):
         plot.label_policies({"right": []}, {"right": 0.5}, **LINES)
 
 
@@ -112,3 +114,10 @@ def test_labelled_only_cost_needs_every_series():
     row = {"name": "test_training_step", "who": "mlmtutor", "size": 16, "median": 1, "bytes": 1}
     with pytest.raises(ValueError, match="test_training_step of transformers: run make bench"):
         plot.labelled_only_cost([row])
+
+
+@pytest.mark.parametrize("number", [math.nan, -math.inf, 1.1e15, 2**80])
+def test_a_number_that_cannot_be_drawn_is_refused(number):
+    plot.gradients(["a"], [7], [1e15], [-1e15])
+    with pytest.raises(ValueError, match=r"^at_inputs must be finite numbers of at most 1e\+15"):
+        plot.gradients(["a"], [7], [0.5], [number])

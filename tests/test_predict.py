@@ -1,7 +1,10 @@
 """top_predictions: the answer at each mask, against the pipeline of transformers."""
 
+import math
+
 import pytest
 import torch
+import transformers
 from toys import HEADS, byte_level_bpe, small_model, without_mask_token, wordpiece
 from transformers import (
     BertConfig,
@@ -12,7 +15,14 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from mlmtutor.predict import Prediction, top_predictions
+from mlmtutor import predict
+from mlmtutor.predict import (
+    Prediction,
+    PseudoLogLikelihood,
+    is_trained,
+    pseudo_log_likelihood,
+    top_predictions,
+)
 
 SMALL = {
     "hidden_size": 16,
@@ -141,6 +151,18 @@ def test_a_prediction_is_a_tuple_that_prints_rounded():
         prediction.token = "window"
 
 
+def test_trained_is_better_than_half_of_a_guess(tutor, monkeypatch):
+    assert is_trained(*tutor)
+    model, tokenizer = bert()
+    assert not is_trained(model, tokenizer)
+    half = math.log(model.config.vocab_size) / 2
+    for offset, trained in ((0.01, False), (0.0, False), (-0.01, True)):
+        values = (-half - offset,) * 2
+        score = PseudoLogLikelihood(("a", "b"), values)
+        monkeypatch.setattr(predict, "pseudo_log_likelihood", lambda *given, score=score: score)
+        assert is_trained(model, tokenizer) == trained
+
+
 # --- Length ----------------------------------------------------------------------------------
 
 
@@ -161,10 +183,60 @@ def test_the_limit_of_the_tokenizer_counts_too():
         top_predictions(model, tokenizer, "the the the the [MASK]")
 
 
+@pytest.mark.parametrize("function", [top_predictions, pseudo_log_likelihood])
+def test_a_text_that_is_too_long_gets_the_error_and_no_warning(function, caplog):
+    model, tokenizer = bert()
+    tokenizer.model_max_length = 6
+    transformers.logging.enable_propagation()
+    try:
+        with pytest.raises(ValueError, match="at most 6 tokens"):
+            function(model, tokenizer, "the the the the the [MASK]")
+    finally:
+        transformers.logging.disable_propagation()
+    assert not caplog.records
+
+
+class WithoutPositions:
+    """A configuration that does not say how many positions there are."""
+
+    def __init__(self, config):
+        self._config = config
+
+    def __getattr__(self, name):
+        if name == "max_position_embeddings":
+            raise AttributeError(name)
+        return getattr(self._config, name)
+
+
+def test_a_model_that_names_no_limit_leaves_it_to_the_tokenizer():
+    model, tokenizer = bert()
+    model.config = WithoutPositions(model.config)
+    tokenizer.model_max_length = 6
+    assert len(top_predictions(model, tokenizer, "the the the [MASK]")) == 1
+    with pytest.raises(ValueError, match=r"at most 6 tokens .* has 7"):
+        top_predictions(model, tokenizer, "the the the the [MASK]")
+
+
+def test_positions_that_are_no_table_of_their_own_count_as_they_are():
+    model, tokenizer = bert()
+    model.bert.relative_position_embeddings = torch.nn.Identity()
+    assert len(top_predictions(model, tokenizer, "[MASK]" * 18)) == 18
+
+
 def test_a_tokenizer_that_truncates_by_itself_drops_no_mask():
     model, tokenizer = bert()
     tokenizer.backend_tokenizer.enable_truncation(max_length=4)
     assert len(top_predictions(model, tokenizer, "the cat sat on the [MASK]")) == 1
+
+
+def test_rows_are_read_32_at_a_time():
+    tokenizer = wordpiece()
+    sizes = SMALL | {"max_position_embeddings": 64}
+    model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes))
+    rows = []
+    model.bert.embeddings.register_forward_hook(lambda _, given, out: rows.append(len(out)))
+    pseudo_log_likelihood(model, tokenizer, "the " * 40)
+    assert rows == [32, 8]
 
 
 # --- Errors ----------------------------------------------------------------------------------
@@ -199,6 +271,49 @@ def test_errors_name_the_cause(text, k, error, message):
         top_predictions(model, tokenizer, text, k)
 
 
+def test_a_pseudo_perplexity_above_all_floats_is_infinite():
+    assert PseudoLogLikelihood(("a",), (-700.0,)).pseudo_perplexity == math.exp(700)
+    assert PseudoLogLikelihood(("a",), (-1000.0,)).pseudo_perplexity == math.inf
+
+
+@pytest.mark.parametrize("function", [top_predictions, pseudo_log_likelihood])
+def test_a_token_that_is_ruled_out_is_no_error_and_a_position_without_any_is(function):
+    model, tokenizer = bert()
+    text = "[MASK] cat [MASK]" if function is top_predictions else "the cat"
+    with torch.no_grad():
+        model.cls.predictions.bias[7] = -math.inf
+    function(model, tokenizer, text)
+
+    def nothing_at_the_last(module, given, logits):
+        logits = logits.clone()
+        logits.view(-1, logits.shape[-1])[
+            -1 if function is pseudo_log_likelihood else 3
+        ] = -math.inf
+        return logits
+
+    model.cls.register_forward_hook(nothing_at_the_last)
+    with pytest.raises(ValueError, match="logits with a finite largest value"):
+        function(model, tokenizer, text)
+
+
+def test_a_batch_size_that_is_no_number_of_rows_is_named():
+    model, tokenizer = bert()
+    with pytest.raises(ValueError, match=r"^batch_size must fit into 64 bits"):
+        pseudo_log_likelihood(model, tokenizer, "the cat", batch_size=2**64)
+
+
+@pytest.mark.parametrize("batch_size", [True, 2.0])
+def test_a_batch_size_is_a_whole_number(batch_size):
+    model, tokenizer = bert()
+    with pytest.raises(TypeError, match=r"^batch_size must be an int, but is a "):
+        pseudo_log_likelihood(model, tokenizer, "the cat", batch_size=batch_size)
+
+
+def test_a_module_that_is_no_model_has_no_head():
+    with pytest.raises(TypeError, match="an MLM head, but Linear has none"):
+        top_predictions(torch.nn.Linear(2, 2), bert()[1], "the [MASK]")
+
+
 def test_a_model_without_head_is_an_error():
     model, tokenizer = bert()
     with pytest.raises(TypeError, match=r"an MLM head, but BertModel has none: .*ForMaskedLM"):
@@ -215,3 +330,10 @@ def test_an_id_that_the_model_does_not_know_is_an_error():
     tokenizer = byte_level_bpe()
     with pytest.raises(ValueError, match=r"between 0 and 28, .* gives '.*' the id .* together"):
         top_predictions(model, tokenizer, "the <mask>")
+
+
+def test_the_first_id_behind_the_last_is_an_error():
+    model, tokenizer = bert(extra_ids=-1)
+    last = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1).removeprefix("##")
+    with pytest.raises(ValueError, match=rf"between 0 and {len(tokenizer) - 2}, .* together"):
+        top_predictions(model, tokenizer, f"the{last} {last} [MASK]")

@@ -3,6 +3,7 @@
 import copy
 import math
 import tempfile
+import types
 
 import pytest
 import torch
@@ -153,9 +154,20 @@ def test_a_wrapped_or_changed_model_is_refused():
     refused(model, "forward hooks")
 
 
-@pytest.mark.parametrize("name", ["masked_lm_labels", "label", "return_dict", "inputs_embeds"])
+NO_INPUTS = ["inputs_embeds", "kwargs", "output_attentions", "output_hidden_states", "return_dict"]
+
+
+@pytest.mark.parametrize("name", ["masked_lm_labels", "label", *NO_INPUTS])
 def test_an_unknown_keyword_is_not_swallowed(name):
     refused(small_model("Bert"), f"'{name}' is none that makes a loss", **{name: None})
+
+
+def test_what_is_taken_is_listed():
+    with pytest.raises(TypeError) as caught:
+        labelled_only_loss(small_model("Bert"), *batch()[:2], label=None)
+    taken = str(caught.value).partition("it takes ")[2].rstrip(".").split(", ")
+    assert {"attention_mask", "position_ids", "token_type_ids"} <= set(taken)
+    assert not {"self", "input_ids", "labels", *NO_INPUTS} & set(taken)
 
 
 def test_a_wrong_batch_is_refused_before_anything_is_computed():
@@ -166,15 +178,116 @@ def test_a_wrong_batch_is_refused_before_anything_is_computed():
         labelled_only_loss(model, ids, labels[:, 1:])
     with pytest.raises(ValueError, match=r"\(batch, length\), but have \(11,\)"):
         labelled_only_loss(model, ids[0], labels[0])
-    with pytest.raises(ValueError, match=r"dtype torch\.int64"):
-        labelled_only_loss(model, ids, labels.float())
+    for name, arguments in {
+        "labels": (ids, labels.float()),
+        "input_ids": (ids.int(), labels),
+    }.items():
+        with pytest.raises(ValueError, match=rf"^{name} must have dtype torch\.int64"):
+            labelled_only_loss(model, *arguments)
     with pytest.raises(TypeError, match=r"labels must be a torch\.Tensor"):
         labelled_only_loss(model, ids, labels.tolist())
-    with pytest.raises(ValueError, match="Are the two exchanged"):
+    with pytest.raises(ValueError, match=r"^input_ids must hold .* Are the two exchanged"):
         labelled_only_loss(model, labels, ids)
     for value in (-1, V):
         with pytest.raises(ValueError, match=f"but {value} is among them"):
             labelled_only_loss(model, ids, labels.masked_fill(labels == -100, value))
+    one = torch.full_like(labels, -100)
+    one[2, 3] = V
+    with pytest.raises(ValueError, match=f"but {V} is among them"):
+        labelled_only_loss(model, ids, one)
+
+
+def test_as_many_positions_as_the_model_has():
+    # BERT has 20; of the 20 rows of RoBERTa two are for padding and what is before it.
+    for name, padding, limit in (("Bert", 0, 20), ("Roberta", 1, 18)):
+        model = small_model(name, max_position_embeddings=20, pad_token_id=padding)
+        ids = torch.randint(5, V, (2, limit + 1), generator=torch.Generator().manual_seed(0))
+        assert labelled_only_loss(model, ids[:, 1:], ids[:, 1:]).isfinite()
+        with pytest.raises(ValueError, match=f"at most {limit} positions .* have {limit + 1}: "):
+            labelled_only_loss(model, ids, ids)
+
+
+MASKS = torch.ones(4, 11, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("token_type_ids", MASKS),
+        ("token_type_ids", MASKS[:1]),
+        ("position_ids", MASKS),
+        ("position_ids", MASKS[:1]),
+    ],
+)
+def test_other_tensors_may_stand_for_all_rows(name, value):
+    ids, labels, _ = batch()
+    compare(small_model("Bert"), ids, labels, **{name: value})
+
+
+def test_a_mask_of_four_dimensions_and_of_floats_is_one():
+    ids, labels, mask = batch()
+    model = small_model("Bert")
+    plain = labelled_only_loss(model, ids, labels, attention_mask=mask)
+    for given in (mask.float(), mask.bool(), mask[:, None, None].bool()):
+        other = labelled_only_loss(model, ids, labels, attention_mask=given)
+        torch.testing.assert_close(other, plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("attention_mask", [[1]], "must be a torch.Tensor, but is a list"),
+        ("attention_mask", MASKS.to_sparse(), "must be a dense tensor"),
+        ("attention_mask", torch.tensor(1), r".* of input_ids, \(4, 11\), but has \(\): was"),
+        ("attention_mask", MASKS[:, 1:], r"must have the shape .* but has \(4, 10\)"),
+        ("attention_mask", MASKS[:3], r"must have the shape .* but has \(3, 11\)"),
+        ("attention_mask", MASKS[:2], r"must have the shape .* but has \(2, 11\)"),
+        ("attention_mask", MASKS[0, 1:], r"must have the shape .* but has \(10,\)"),
+        ("token_type_ids", MASKS.float(), "must have dtype torch.int64, but has torch.float32"),
+        ("token_type_ids", MASKS * 2, "must be between 0 and 1, but reach from 2 to 2"),
+        ("token_type_ids", -MASKS, "must be between 0 and 1, but reach from -1 to -1"),
+        ("position_ids", MASKS * 512, "must be between 0 and 511, but reach from 512 to 512"),
+        ("position_ids", -MASKS, "must be between 0 and 511, but reach from -1 to -1"),
+    ],
+)
+def test_other_tensors_that_cannot_be_are_named(name, value, message):
+    ids, labels, _ = batch()
+    with pytest.raises((TypeError, ValueError), match=f"^{name} {message}"):
+        labelled_only_loss(small_model("Bert"), ids, labels, **{name: value})
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_the_last_type_and_the_last_position_are_allowed(dtype):
+    ids, labels, _ = batch()
+    for given in ({"token_type_ids": MASKS}, {"position_ids": MASKS * 511}):
+        given = {name: value.to(dtype) for name, value in given.items()}
+        compare(small_model("Bert"), ids, labels, **given)
+
+
+def test_no_id_one_id_and_the_first_id_behind_the_last():
+    model, one = small_model("Bert"), torch.tensor([[7]])
+    assert torch.isclose(labelled_only_loss(model, one, one), model(one, labels=one).loss)
+    for empty in (one[:0], one[:, :0]):
+        with pytest.raises(ValueError, match="input_ids must hold an id, but have the shape"):
+            labelled_only_loss(model, empty, empty)
+    with pytest.raises(ValueError, match=f"between 0 and {V - 1}, .* but {V} is among them"):
+        labelled_only_loss(model, torch.tensor([[7, V]]), torch.tensor([[7, -100]]))
+
+
+@pytest.mark.parametrize("label", [0, V - 1])
+def test_the_first_and_the_last_id_are_labels(label):
+    ids, labels, _ = batch()
+    compare(small_model("Bert"), ids, labels.masked_fill(labels != -100, label))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_half_precision_is_that_of_the_dense_computation(name):
+    model = small_model(name).to(torch.bfloat16).eval()
+    ids, labels, mask = batch()
+    dense = model(input_ids=ids, labels=labels, attention_mask=mask).loss
+    sparse = labelled_only_loss(model, ids, labels, attention_mask=mask)
+    assert sparse.dtype == dense.dtype
+    torch.testing.assert_close(sparse, dense, rtol=1e-2, atol=0)
 
 
 # trainer_loss
@@ -199,11 +312,44 @@ def test_what_holds_the_logits():
     ids, labels, _ = batch()
     model = small_model("Bert")
     outputs = model(ids)
-    for given in (outputs, dict(outputs), outputs.to_tuple()):
+    plain = types.SimpleNamespace(logits=outputs.logits)
+    for given in (outputs, dict(outputs), outputs.to_tuple(), plain):
         assert torch.allclose(trainer_loss(given, labels), model(ids, labels=labels).loss)
     assert torch.equal(
         trainer_loss(outputs, labels, 50), trainer_loss(outputs, labels, torch.tensor(50.0))
     )
+
+
+def test_one_label_is_divided_by_one_and_a_tensor_of_one_element_is_a_number():
+    logits = torch.randn(1, 3, V, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[-100, 7, -100]])
+    loss = masked_lm_loss(logits, labels)
+    for number in (None, 1, torch.tensor(1), torch.tensor([1])):
+        assert torch.equal(trainer_loss({"logits": logits}, labels, number), loss)
+    for number in (4, torch.tensor(4), torch.tensor([4])):
+        assert torch.equal(trainer_loss({"logits": logits}, labels, number), loss / 4)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (torch.tensor([4]).to_sparse(), "^num_items_in_batch must be a dense tensor"),
+        (math.inf, "num_items_in_batch must"),
+        (2**63, "num_items_in_batch must be a number that fits into 64 bits"),
+        (2**2000, "num_items_in_batch must be a number that fits into 64 bits"),
+        (torch.tensor(math.nan), "num_items_in_batch must"),
+        (torch.tensor(4 + 1j), "num_items_in_batch must"),
+    ],
+)
+def test_a_number_of_items_that_is_none_is_named(number, message):
+    with pytest.raises(ValueError, match=message):
+        trainer_loss({"logits": torch.zeros(1, 2, V)}, torch.tensor([[7, -100]]), number)
+
+
+def test_a_model_that_returned_nothing_has_no_logits():
+    for outputs in ((), {}, None):
+        with pytest.raises(TypeError, match="outputs must hold logits"):
+            trainer_loss(outputs, torch.tensor([[7]]))
 
 
 def test_no_label_anywhere_is_zero_with_a_zero_gradient():

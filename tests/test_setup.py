@@ -27,7 +27,9 @@ def project(tmp_path):
     """A copy of what the set-up reads, in an empty folder."""
     folder = tmp_path / "clone"
     (folder / "tools").mkdir(parents=True)
-    for name in ("pyproject.toml", "constraints.txt", "Makefile", "tools/setup.sh"):
+    (folder / "docs" / "explorer").mkdir(parents=True)
+    lock = "docs/explorer/package-lock.json"
+    for name in ("pyproject.toml", "constraints.txt", "Makefile", "tools/setup.sh", lock):
         shutil.copy(lessons.ROOT / name, folder / name)
     return folder
 

@@ -1,6 +1,7 @@
 """The site: it builds without a warning, and its pages are whole, local and accessible."""
 
 import collections
+import contextlib
 import doctest
 import functools
 import http.server
@@ -28,20 +29,30 @@ tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
 
 PAGES = ["index.html", "questions.html", "glossary.html", "api.html", "doctor.html",
-         "releases.html", "performance.html", "reading.html", "instructors.html",
-         "search.html"]  # fmt: skip
+         "releases.html", "performance.html", "reliability.html", "explorer.html", "reading.html",
+         "instructors.html", "search.html"]  # fmt: skip
 PAGES += [f"lessons/{name}.html" for name in lessons.NAMES]
+
+
+def build(folder, *python):
+    """Build the site into ``folder/html``, with warnings as errors."""
+    command = [sys.executable, *(python or ["-m", "sphinx"]), "-W", "--keep-going", "-q", "-b", "html",
+               "-d", str(folder / "doctrees"), str(DOCS), str(folder / "html")]  # fmt: skip
+    built = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    assert built.returncode == 0, built.stderr
+
+
+def built_once(tmp_path_factory):
+    """Return a folder whose ``html`` is a site that was built from nothing, once for all tests."""
+    folder = tmp_path_factory.getbasetemp() / "site"
+    if not folder.exists():
+        build(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of a site that was built from nothing, with warnings as errors."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html",
-               "-d", str(folder / "doctrees"), str(DOCS), str(folder / "html")]  # fmt: skip
-    built = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
-    assert built.returncode == 0, built.stderr
-    return folder / "html"
+    return built_once(tmp_path_factory) / "html"
 
 
 @functools.cache
@@ -179,14 +190,20 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def address(site):
-    """The address of a server of the site."""
-    handler = functools.partial(Handler, directory=str(site))
+@contextlib.contextmanager
+def served(folder):
+    """Serve a folder, and give the address."""
+    handler = functools.partial(Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    with served(site) as address:
+        yield address
 
 
 STILL = "* { transition: none !important; animation: none !important; }"

@@ -99,7 +99,7 @@ def test_an_output_waits_for_the_next_step(folder, browser):
     assert page.locator("section.present pre").is_visible()
     assert table.evaluate("node => getComputedStyle(node).visibility") == "hidden"
     page.keyboard.press("ArrowRight")
-    assert table.evaluate("node => getComputedStyle(node).visibility") == "visible"
+    table.wait_for()  # until it is visible
     assert table.locator("th[scope=row]").all_inner_texts()[0] == "position"
     page.close()
 
