@@ -16,7 +16,7 @@ import pytest
 HEADINGS = ["What you will learn", "Before you start", "Setup", "Summary",
             "Where this goes wrong in practice"]  # fmt: skip
 TAGS = {"slide", "notes", "exercise", "solution", "hide-input", "raises-exception", "navigation",
-        "lesson-table", "question-index", "nbval-ignore-output"}  # fmt: skip
+        "lesson-table", "question-index", "nbval-ignore-output", "training-figure"}  # fmt: skip
 VOLATILE = re.compile(
     r"0x[0-9a-f]{6,}|/tmp/|/home/|/r[o]ot/|/w[o]rk/|/Users/|ipykernel_|site-packages"
 )
