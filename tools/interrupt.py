@@ -129,14 +129,17 @@ def interrupt_setup(kills):
 
 
 def interrupt_lessons(kills):
-    """Kill ``make lessons`` on lessons without outputs; each file must be one or the other."""
+    """Kill ``make lessons`` on lessons without outputs; each file must be one or the other.
+
+    A training figure keeps its picture: drawn anew, it has the pixels of this processor.
+    """
     lessons = sorted((CLONE / "notebooks").glob("*.ipynb"))
     stored = {path: path.read_bytes() for path in lessons}
 
     def empty(path):
         notebook = nbformat.read(path, as_version=4)
         for cell in notebook.cells:
-            if cell.cell_type == "code":
+            if cell.cell_type == "code" and "training-figure" not in cell.metadata.get("tags", []):
                 cell.outputs = []
         path.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
         return path.read_bytes()
