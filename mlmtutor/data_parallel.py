@@ -33,6 +33,7 @@ from mlmtutor.loss import _check_loss_input
 from mlmtutor.model import load_tutor
 
 TIMEOUT = timedelta(seconds=60)  # a process whose partner has died gives up after this long
+PATIENCE = 40  # seconds: torchrun asks its processes to end, and kills them after 30
 
 
 def process_loss(logits: torch.Tensor, labels: torch.Tensor, divisor: str) -> torch.Tensor:
@@ -194,7 +195,7 @@ def _end(launcher: "subprocess.Popen[bytes]") -> None:
         return
     launcher.send_signal(signal.SIGTERM)  # torchrun passes it on
     try:
-        launcher.wait(20)
+        launcher.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         launcher.kill()
         launcher.wait()

@@ -1,5 +1,6 @@
 """Several processes give the loss and the gradient of one, and none of them is left behind."""
 
+import inspect
 import os
 import pathlib
 import signal
@@ -12,8 +13,10 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.api import PContext
 from transformers import BertForMaskedLM
 
+from mlmtutor import data_parallel
 from mlmtutor.data_parallel import process_loss, run_data_parallel
 
 IDS = torch.tensor([[2, 5, 4, 7, 3], [2, 4, 7, 3, 0], [2, 4, 4, 4, 3], [2, 6, 7, 4, 3]])
@@ -91,12 +94,17 @@ def test_an_interrupted_run_leaves_no_process(here):
             time.sleep(0.02)
         assert len(running(here)) == 3  # the launcher and two
         child.send_signal(signal.SIGINT)
-        _, error = child.communicate(timeout=60)
+        _, error = child.communicate(timeout=120)
     finally:
         child.kill()
     assert "KeyboardInterrupt" in error
     assert not running(here)
     assert not list(here.iterdir())
+
+
+def test_torchrun_has_the_time_to_kill_a_process_that_does_not_end():
+    given = inspect.signature(PContext.close).parameters["timeout"].default
+    assert given < data_parallel.PATIENCE
 
 
 def test_a_run_that_takes_too_long_is_given_up(here):

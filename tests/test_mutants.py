@@ -12,6 +12,7 @@ import time
 
 import lessons
 import pytest
+import transformers
 
 TOOL = lessons.ROOT / "tools" / "mutants.py"
 SPEC = importlib.util.spec_from_file_location("mutants", TOOL)
@@ -86,6 +87,9 @@ def test_every_explanation_can_match():
 # A sample ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(
+    int(transformers.__version__.split(".")[0]) < 5, reason="lessons store what release 5 prints"
+)
 def test_faults_die_where_they_are_and_harmless_changes_live(tmp_path):
     harmless = {
         "id": "harmless",
