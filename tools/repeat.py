@@ -2,13 +2,15 @@
 
     python tools/repeat.py                 ten plain runs, then each condition once; one at a time
     python tools/repeat.py --jobs 2        two at a time
-    python tools/repeat.py noise avx2      these conditions only; the page is not written
+    python tools/repeat.py noise avx2      these conditions only
+    python tools/repeat.py checkpoints     all of this kind
 
 Each run is strict nbval on every lesson in a process of its own, with the environment that the
 tests set (``conftest.py``) and the condition on top of it. ``noise`` gives the lessons a copy of
 the embedded model whose weights w became w (1 + 1e-5 n), n normal: what differs in the last
-digits between processors differs here. The logs are in ``build/repeat/``. The result goes to
-``docs/reliability.md``.
+digits between processors differs here. The conditions ``checkpoint-1`` and so on give them a model
+with random weights and compare no output: there the assertions of the lessons decide. The logs are
+in ``build/repeat/``. The result goes to ``docs/reliability.md``, of each kind that ran whole.
 """
 
 import argparse
@@ -27,6 +29,7 @@ BUILD = ROOT / "build" / "repeat"
 LOCALES = BUILD / "locales"
 NOISE = 1e-5
 PLAIN_RUNS = 10
+RANDOM_CHECKPOINTS = 8
 CONDITIONS = {
     "threads-2": {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
     "hash-seed": {"PYTHONHASHSEED": "4711"},
@@ -47,6 +50,14 @@ MEANING = {
     "noise": "noise",
 }
 
+PLAIN = [f"plain-{n}" for n in range(1, PLAIN_RUNS + 1)]
+CHECKPOINTS = {
+    f"checkpoint-{n}": {"MLMTUTOR_MODEL": str(BUILD / f"checkpoint-{n}")}
+    for n in range(1, RANDOM_CHECKPOINTS + 1)
+}
+LAX = ["-o", "addopts=", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240"]
+
+sys.path.insert(0, str(ROOT / "tests"))
 
 class Condition:
     """A pytest plugin: put a condition over the environment that conftest.py has set."""
@@ -85,6 +96,11 @@ def prepare(names):
             for key, w in load_file(TUTOR_FOLDER / "model.safetensors").items()
         }
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for name in set(names) & set(CHECKPOINTS):
+        from random_checkpoint import write_random_checkpoint
+
+        folder = pathlib.Path(CHECKPOINTS[name]["MLMTUTOR_MODEL"])
+        write_random_checkpoint(folder, seed=int(name.removeprefix("checkpoint-")))
 
 
 def run_lessons(name, environment, lessons):
@@ -100,8 +116,9 @@ def run_lessons(name, environment, lessons):
     os.environ.update(environment)
     if "LC_ALL" in environment:
         locale.setlocale(locale.LC_ALL, "")  # fails where the locale is not there
+    how = LAX if name in CHECKPOINTS else []
     pytest.main(
-        ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", *lessons],
+        [*how, "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *lessons],
         plugins=[Condition(environment)],
     )
     sys.stdout.flush()
@@ -110,44 +127,57 @@ def run_lessons(name, environment, lessons):
     return int(suite["tests"]) - failed - int(suite["skipped"]), failed
 
 
+def write_page(counts):
+    """Write the sections whose conditions ran, all of them."""
+    import reliability
+
+    if counts.keys() >= {*PLAIN, *CONDITIONS}:
+        plain = map(sum, zip(*(counts[name] for name in PLAIN), strict=True))
+        groups = {f"{PLAIN_RUNS} runs in a row": tuple(plain)}
+        groups |= {MEANING[name]: counts[name] for name in CONDITIONS}
+        reliability.record(
+            "repetition",
+            {what: f"{same} cells as stored, {new} changed" for what, (same, new) in groups.items()},
+        )
+    if counts.keys() >= CHECKPOINTS.keys():
+        passed, failed = map(sum, zip(*(counts[name] for name in CHECKPOINTS), strict=True))
+        reliability.record(
+            "checkpoint",
+            {f"on {RANDOM_CHECKPOINTS} random checkpoints": f"{passed} cells passed, {failed} failed"},
+            add=True,
+        )
+
+
 def main():
     """Run the conditions, print the table; returns 1 where a stored output changed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    known = [f"plain-{n}" for n in range(1, PLAIN_RUNS + 1)] + list(CONDITIONS)
+    known = [*PLAIN, *CONDITIONS, *CHECKPOINTS]
     parser.add_argument("conditions", nargs="*", metavar="condition", help=", ".join(known))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--lessons", nargs="+", default=["notebooks"], help="default: all")
     options = parser.parse_args()
+    if options.conditions == ["checkpoints"]:
+        options.conditions = list(CHECKPOINTS)
     unknown = sorted(set(options.conditions) - set(known))
     if unknown:
         parser.error(f"no such condition: {', '.join(unknown)}; known: {', '.join(known)}")
     names = options.conditions or known
     prepare(names)
+    environments = CONDITIONS | CHECKPOINTS
     counts = {}
     with concurrent.futures.ProcessPoolExecutor(
         options.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1
     ) as pool:
         runs = {
-            pool.submit(run_lessons, name, CONDITIONS.get(name, {}), options.lessons): name
+            pool.submit(run_lessons, name, environments.get(name, {}), options.lessons): name
             for name in names
         }
         for run in concurrent.futures.as_completed(runs):
             counts[runs[run]] = run.result()
-            same, new = counts[runs[run]]
-            print(f"{runs[run]}: {same} cells as stored, {new} changed", flush=True)
-    if not options.conditions and options.lessons == ["notebooks"]:
-        import reliability
-
-        plain = [counts[name] for name in names if name not in CONDITIONS]
-        groups = {f"{PLAIN_RUNS} runs in a row": tuple(map(sum, zip(*plain, strict=True)))}
-        groups |= {MEANING[name]: counts[name] for name in CONDITIONS}
-        reliability.record(
-            "repetition",
-            {
-                group: f"{same} cells as stored, {new} changed"
-                for group, (same, new) in groups.items()
-            },
-        )
+            passed, failed = counts[runs[run]]
+            print(f"{runs[run]}: {passed} cells passed, {failed} failed", flush=True)
+    if options.lessons == ["notebooks"]:
+        write_page(counts)
     return int(any(failed for _, failed in counts.values()))
 
 
