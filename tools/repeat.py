@@ -59,6 +59,7 @@ LAX = ["-o", "addopts=", "--nbval-lax", "--nbval-current-env", "--nbval-cell-tim
 
 sys.path.insert(0, str(ROOT / "tests"))
 
+
 class Condition:
     """A pytest plugin: put a condition over the environment that conftest.py has set."""
 
@@ -137,15 +138,16 @@ def write_page(counts):
         groups |= {MEANING[name]: counts[name] for name in CONDITIONS}
         reliability.record(
             "repetition",
-            {what: f"{same} cells as stored, {new} changed" for what, (same, new) in groups.items()},
+            {
+                group: f"{same} cells as stored, {new} changed"
+                for group, (same, new) in groups.items()
+            },
         )
     if counts.keys() >= CHECKPOINTS.keys():
         passed, failed = map(sum, zip(*(counts[name] for name in CHECKPOINTS), strict=True))
-        reliability.record(
-            "checkpoint",
-            {f"on {RANDOM_CHECKPOINTS} random checkpoints": f"{passed} cells passed, {failed} failed"},
-            add=True,
-        )
+        what = f"on {RANDOM_CHECKPOINTS} random checkpoints"
+        figure = f"{passed} cells passed, {failed} failed"
+        reliability.record("checkpoint", {what: figure}, add=True)
 
 
 def main():
