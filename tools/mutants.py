@@ -448,7 +448,7 @@ def figures_of(record):
     }
     figures["all"] = (
         f"{record['killed']} of {record['faults']} killed ({record['share_of_all']:.1%}); without "
-        f"{record['equivalent']} that change nothing: {record['share']:.1%}"
+        f"{record['equivalent']} explained below: {record['share']:.1%}"
     )
     figures["time"] = f"{record['seconds'] / 60:.0f} minutes"
     counts = collections.Counter(r["explanation"] or "NOT EXPLAINED" for r in record["survivors"])
