@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from mlmtutor import IGNORE_INDEX, load_tutor, mask_tokens
-from mlmtutor.scale import labelled_only_loss
+from mlmtutor.scale import _head_and_loss, _parts_of, labelled_only_loss
 
 LENGTH = 128
 ROWS = [16, 64, 256]
@@ -101,7 +101,7 @@ def test_head_and_loss(benchmark, tutor, who, rows):
         hidden.grad = None
         if who == "mlmtutor":
             at = (wanted != IGNORE_INDEX).nonzero().squeeze(1)
-            loss = F.cross_entropy(model.cls(hidden[at]), wanted[at])
+            loss = _head_and_loss(model, _parts_of(model), hidden[at], wanted[at])
         else:
             loss = F.cross_entropy(model.cls(hidden), wanted)
         loss.backward()

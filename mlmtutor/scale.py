@@ -158,6 +158,10 @@ def labelled_only_loss(
     its multiplications and of its memory. Loss and gradients are those of the dense computation
     up to rounding, in evaluation and, from one state of the random generator, in training.
 
+    From torch 2.13 on, and where BERT in float32 has at least as many labels as hidden units, the
+    logits are made and used up in chunks of 256 positions. Such a loss has no second derivative,
+    and ``torch.func`` does not take it.
+
     Args:
         model: a ``...ForMaskedLM`` of transformers: ALBERT, BERT, DeBERTa-v2, DistilBERT,
             ELECTRA, ModernBERT or RoBERTa. Not a wrapper such as ``DistributedDataParallel`` or
@@ -186,7 +190,8 @@ def labelled_only_loss(
         True
 
     Source: ``gather_indexes`` in ``run_pretraining.py`` of google-research/bert, which scores
-    only masked positions; transformers#2926.
+    only masked positions; transformers#2926; the chunks,
+    ``torch.nn.functional.linear_cross_entropy``.
     """
     parts = _parts_of(model)
     _check_batch(model, input_ids, labels, inputs)
@@ -194,7 +199,65 @@ def labelled_only_loss(
     labels = labels.to(hidden.device).flatten()
     positions = (labels != IGNORE_INDEX).nonzero().squeeze(1)
     kept = hidden.flatten(0, 1).index_select(0, positions)
-    return cross_entropy(parts.head(model, kept), labels[positions])
+    return _head_and_loss(model, parts, kept, labels[positions])
+
+
+_CHUNK = 256  # positions whose logits exist at a time
+
+
+def _head_and_loss(
+    model: Any, parts: _Parts, kept: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Return ``cross_entropy(head(kept), labels)``, in chunks where that is possible."""
+    if not _can_be_chunked(model, kept):
+        return cross_entropy(parts.head(model, kept), labels)
+    predictions = model.cls.predictions
+    loss: torch.Tensor = torch.nn.functional.linear_cross_entropy(
+        predictions.transform(kept),
+        predictions.decoder.weight,
+        labels,
+        linear_bias=predictions.decoder.bias,
+        options=torch.nn.LinearCrossEntropyOptions(
+            batch_chunk_size=_CHUNK, allow_retain_graph=True
+        ),
+    )
+    return loss
+
+
+def _can_be_chunked(model: Any, kept: torch.Tensor) -> bool:
+    """Whether torch can take BERT's last layer and the loss together, as 2.13 and later can.
+
+    It pays once there are as many positions as hidden units; it does not heed autocast; and the
+    last layer must be the one that transformers made, with nothing attached.
+    """
+    if not isinstance(model, transformers.BertForMaskedLM):
+        return False
+    from transformers.models.bert import modeling_bert  # at the top it takes a second
+
+    left_out = {  # the modules whose forward is not called
+        "cls": modeling_bert.BertOnlyMLMHead,
+        "cls.predictions": modeling_bert.BertLMPredictionHead,
+        "cls.predictions.decoder": torch.nn.Linear,
+    }
+    modules = dict(model.named_modules())
+    return (
+        hasattr(torch.nn.functional, "linear_cross_entropy")
+        and kept.shape[0] >= kept.shape[1]
+        and kept.dtype == torch.float32
+        and not torch.is_autocast_enabled(kept.device.type)
+        and all(type(modules.get(name)) is kind for name, kind in left_out.items())
+        and not any(_has_hooks(modules[name]) for name in left_out)
+    )
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)
+    )
 
 
 def _parts_of(model: Any) -> _Parts:

@@ -305,7 +305,7 @@ def test_words_of_a_pair_and_of_two_rows_are_different_words():
     word_ids = [batch.word_ids(i) for i in range(2)]
     assert word_ids == [[None, 0, None, 0, None]] * 2, "the numbers start again"
     patterns = set()
-    for seed in range(100):
+    for seed in range(200):
         _, labels = mask_tokens(
             batch["input_ids"],
             WORDPIECE,

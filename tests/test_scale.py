@@ -293,6 +293,137 @@ def test_half_precision_is_that_of_the_dense_computation(name):
     torch.testing.assert_close(sparse, dense, rtol=1e-2, atol=0)
 
 
+# labelled_only_loss in chunks: BERT, as many labels as hidden units, torch 2.13 or later
+
+needs_chunks = pytest.mark.skipif(
+    not hasattr(torch.nn.functional, "linear_cross_entropy"),
+    reason="this release of torch takes the last layer and the loss one after the other",
+)
+
+
+@pytest.fixture
+def chunked(monkeypatch):
+    """The sizes of the chunks of each loss that is computed in chunks."""
+    seen = []
+    of_torch = torch.nn.functional.linear_cross_entropy
+
+    def spy(hidden, weight, labels, *, options, **others):
+        seen.append([len(part) for part in labels.split(options.batch_chunk_size)])
+        return of_torch(hidden, weight, labels, options=options, **others)
+
+    monkeypatch.setattr(torch.nn.functional, "linear_cross_entropy", spy)
+    return seen
+
+
+@needs_chunks
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False}])
+@pytest.mark.parametrize("training", [False, True])
+def test_chunks_give_the_loss_and_the_gradients_of_the_dense_computation(
+    chunked, changes, training
+):
+    model = small_model("Bert", **changes).train(training)
+    ids, labels, mask = batch(rows=30, share=2.0)
+    dense = compare(model, ids, labels, attention_mask=mask)
+    assert chunked == [[256, 74]]
+    assert any(g.abs().max() > 1e-3 for g in dense.values())
+
+
+@needs_chunks
+@pytest.mark.parametrize("missing", [0, 1])
+def test_chunks_from_as_many_labels_as_hidden_units_on(chunked, missing):
+    model = small_model("Bert")
+    ids, labels, _ = batch(rows=10, share=2.0)
+    wanted = model.config.hidden_size - missing
+    labels.view(-1)[wanted:] = -100
+    compare(model, ids, labels)
+    assert chunked == [[wanted]] * (1 - missing)
+
+
+@needs_chunks
+def test_a_loss_from_chunks_can_be_used_twice(chunked):
+    model = small_model("Bert")
+    ids, labels, _ = batch(rows=10, share=2.0)
+    once = gradients(model, labelled_only_loss(model, ids, labels))
+    loss = labelled_only_loss(model, ids, labels)
+    model.zero_grad()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, 2 * once[name], msg=name)
+    with torch.no_grad():
+        assert torch.isclose(labelled_only_loss(model, ids, labels), loss)
+    assert len(chunked) == 3
+
+
+class _Half(torch.nn.Linear):
+    """As an adapter does it: the result is not that of ``weight`` alone."""
+
+    def forward(self, hidden):
+        return super().forward(hidden) / 2
+
+
+def _half_decoder(model):
+    decoder = model.cls.predictions.decoder
+    decoder.__class__ = _Half
+
+
+def _half_forward(model):
+    decoder = model.cls.predictions.decoder
+    decoder.forward = lambda hidden: torch.nn.functional.linear(hidden, decoder.weight) / 2
+
+
+def _half(module, *inputs_and_outputs):
+    return inputs_and_outputs[-1] / 2
+
+
+def _half_before(module, inputs):
+    return (inputs[0] / 2,)
+
+
+@needs_chunks
+@pytest.mark.parametrize(
+    "change",
+    [
+        _half_decoder,
+        _half_forward,
+        lambda m: m.cls.register_forward_hook(_half),
+        lambda m: m.cls.predictions.register_forward_hook(_half),
+        lambda m: m.cls.predictions.decoder.register_forward_hook(_half),
+        lambda m: m.cls.predictions.decoder.register_forward_pre_hook(_half_before),
+        lambda m: m.cls.register_full_backward_hook(lambda module, given, made: (given[0] / 2,)),
+        lambda m: m.cls.register_full_backward_pre_hook(lambda module, given: (given[0] / 2,)),
+        lambda m: m.double(),
+    ],
+)
+def test_a_head_with_a_change_is_called_as_it_is(chunked, change):
+    model = small_model("Bert")
+    ids, labels, _ = batch(rows=10, share=2.0)
+    untouched = gradients(model, labelled_only_loss(model, ids, labels))
+    assert len(chunked) == 1
+    change(model)
+    dense = compare(model, ids, labels)
+    assert len(chunked) == 1
+    assert any(not torch.equal(untouched[name], dense[name]) for name in dense)
+
+
+@needs_chunks
+def test_autocast_is_not_computed_in_chunks(chunked):
+    model = small_model("Bert")
+    ids, labels, _ = batch(rows=10, share=2.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        dense = model(ids, labels=labels).loss
+        sparse = labelled_only_loss(model, ids, labels)
+    torch.testing.assert_close(sparse, dense, rtol=1e-4, atol=0)
+    assert chunked == []
+
+
+def test_no_chunks_in_an_older_torch(monkeypatch):
+    monkeypatch.delattr(torch.nn.functional, "linear_cross_entropy", raising=False)
+    ids, labels, _ = batch(rows=10, share=2.0)
+    compare(small_model("Bert"), ids, labels)
+
+
 # trainer_loss
 
 
