@@ -61,8 +61,8 @@ def peak_memory(who, rows, length, share):
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("rows", ROWS)
 def test_training_step(benchmark, tutor, who, rows):
     model, tokenizer = tutor
     batch = make_batch(rows, LENGTH, 0.15, tokenizer)
@@ -70,8 +70,8 @@ def test_training_step(benchmark, tutor, who, rows):
     benchmark.extra_info["bytes"] = peak_memory(who, rows, LENGTH, 0.15)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.4])
 @pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.4])
 def test_training_step_by_share(benchmark, tutor, who, share):
     model, tokenizer = tutor
     batch = make_batch(16, LENGTH, share, tokenizer)
@@ -79,8 +79,8 @@ def test_training_step_by_share(benchmark, tutor, who, share):
     benchmark.extra_info["bytes"] = peak_memory(who, 16, LENGTH, share)
 
 
-@pytest.mark.parametrize("length", [32, 128, 512])
 @pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("length", [32, 128, 512])
 def test_training_step_by_length(benchmark, tutor, who, length):
     model, tokenizer = tutor
     batch = make_batch(8, length, 0.15, tokenizer)
@@ -88,8 +88,8 @@ def test_training_step_by_length(benchmark, tutor, who, length):
     benchmark.extra_info["bytes"] = peak_memory(who, 8, length, 0.15)
 
 
-@pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("rows", ROWS)
 def test_head_and_loss(benchmark, tutor, who, rows):
     model, tokenizer = tutor
     batch = make_batch(rows, LENGTH, 0.15, tokenizer)

@@ -29,8 +29,8 @@ def batch(rows, tokenizer):
     return ids, special, generator
 
 
-@pytest.mark.parametrize("rows", [16, 64, 256])
 @pytest.mark.parametrize("who", ["mlmtutor", "transformers"])
+@pytest.mark.parametrize("rows", [16, 64, 256])
 def test_mask_tokens(benchmark, tokenizer, who, rows):
     ids, special, generator = batch(rows, tokenizer)
     if who == "mlmtutor":
@@ -42,8 +42,8 @@ def test_mask_tokens(benchmark, tokenizer, who, rows):
     assert abs(share - 0.15) < 0.03
 
 
-@pytest.mark.parametrize("rows", [16, 64, 256])
 @pytest.mark.parametrize("who", ["mlmtutor", "transformers"])
+@pytest.mark.parametrize("rows", [16, 64, 256])
 def test_mask_whole_words(benchmark, tokenizer, who, rows):
     ids, special, generator = batch(rows, tokenizer)
     # Words of two tokens: the second begins where the first ends, a space goes before the first.

@@ -373,7 +373,15 @@ def check_corrupt(corrupt: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> 
         selected = torch.rand(original.shape) < 0.5
         _check_corrupt_labels(corrupt, original, selected, mask_id, vocab_size)
         for mask, random in ((0.8, 0.1), (0.5, 0.4), (1.0, 0.0)):
-            corrupted, _ = corrupt(original.clone(), selected, mask_id, vocab_size, mask, random)
+            shares = mask, random
+            try:
+                corrupted, _ = corrupt(original.clone(), selected, mask_id, vocab_size, *shares)
+            except ZeroDivisionError as error:
+                raise WrongAnswer(
+                    f"With mask={mask} your function divides by 0: no selected token is left for a "
+                    "second toss. Toss it only where `mask` is below 1, or draw one number for "
+                    "each position."
+                ) from error
             _check_corrupt_shares(corrupted, original, selected, mask_id, mask, random)
         corrupted, _ = corrupt(original.clone(), selected, mask_id, vocab_size, 0.0, 1.0)
     if len(corrupted[selected].unique()) < 1000:

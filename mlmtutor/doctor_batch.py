@@ -364,7 +364,7 @@ def _ignore_minus_one(case: Case) -> Problem | None:
 def _labels_binary(case: Case) -> Problem | None:
     """The labels are 0 and 1: a selection, or a mask of the tokenizer, in place of answers.
 
-    Symptom: the loss falls to 0: the only answer is the token with the id 1.
+    Symptom: the loss falls to 0: the only answers are the tokens with the ids 0 and 1.
     Source: keras-io ``masked_language_modeling.py`` (weights beside labels); d2l-ai/d2l-en#2582.
     """
     values = case.labels.unique().tolist()

@@ -44,6 +44,9 @@ def _random_state_kept(collator: Any) -> Iterator[None]:
     """Leave every generator that a collator may draw from as it was."""
     generator = getattr(collator, "generator", None)
     state = generator.get_state() if isinstance(generator, torch.Generator) else None
+    # A call can put another generator in its place; since 5.24 one that another process made, too.
+    names = [name for name in ("generator", "_generator_pid") if hasattr(collator, name)]
+    kept = {name: getattr(collator, name) for name in names}
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
@@ -53,8 +56,8 @@ def _random_state_kept(collator: Any) -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
         if state is not None and generator is not None:
             generator.set_state(state)
-        elif hasattr(collator, "generator"):
-            collator.generator = generator
+        for name, value in kept.items():
+            setattr(collator, name, value)
 
 
 @check("accumulation-inflated", "error", table=TRAINER_CHECKS)

@@ -231,7 +231,7 @@ def explain_error(error: BaseException | str) -> Explanation:
     Example:
         >>> print(explain_error("IndexError: Target -1 is out of bounds."))
         means    A label is -1. It is taken for the id of a token, and no token has it.
-        said by  transformers 2.4.0 to 5.23.0; before, -1 was the label that is not scored
+        said by  transformers 2.4.0 to 5.24.0; before, -1 was the label that is not scored
         do       Set the label to -100 where nothing is to be scored.
         see      transformers#2442, transformers#2718, happy-transformer#128
 
@@ -451,7 +451,9 @@ def _no_loss(match: re.Match[str]) -> Explanation:
     return _told(
         "The model returned no loss, because no labels reached it.",
         _span(lambda r: r.unknown_keyword == "dropped")
-        + " for any misspelt name; every release when there are no labels",
+        + " for any misspelt name; "
+        + _span(lambda r: r.output == "MaskedLMOutput")
+        + " when there are no labels",
         "Look at the name: `labels`, not `masked_lm_labels`, `label` or `lm_labels`. Look into "
         "the batch: does the collator return labels?",
         "transformers#3315",

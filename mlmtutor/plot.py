@@ -443,7 +443,7 @@ def label_policies(
         2, len(losses), sharey="row", squeeze=False, gridspec_kw={"height_ratios": [2, 1]}
     )
     words = []
-    top = 1.25 * max(guess, *accuracy.values())
+    top = math.ceil(12.5 * max(guess, *accuracy.values())) / 10  # a round number does not move
     for column, (name, values) in enumerate(losses.items()):
         colour = COLOURS["wrong" if column else "right"]
         above, below = panels[:, column]

@@ -159,7 +159,7 @@ def labelled_only_loss(
     up to rounding, in evaluation and, from one state of the random generator, in training.
 
     From torch 2.13 on, and where BERT in float32 has at least as many labels as hidden units, the
-    logits are made and used up in chunks of 256 positions. Such a loss has no second derivative,
+    logits are made and used up in chunks of 512 positions. Such a loss has no second derivative,
     and ``torch.func`` does not take it.
 
     Args:
@@ -202,7 +202,7 @@ def labelled_only_loss(
     return _head_and_loss(model, parts, kept, labels[positions])
 
 
-_CHUNK = 256  # positions whose logits exist at a time
+_CHUNK = 512  # positions whose logits exist at a time
 
 
 def _head_and_loss(

@@ -566,6 +566,12 @@ def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
     return _corrupt(input_ids, selected, mask_id, vocab_size, mask, (1 - mask) / 2)
 
 
+@mistake(CORRUPT, "a second toss for nothing", "divides by 0: no selected token is left")
+def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    coin = random / (1 - mask)
+    return _corrupt(input_ids, selected, mask_id, vocab_size, mask, coin * (1 - mask))
+
+
 @mistake(CORRUPT, "nothing kept", "every selected token that is not [MASK]")
 def _(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
     return _corrupt(input_ids, selected, mask_id, vocab_size, mask, 1 - mask)

@@ -1919,6 +1919,22 @@ def test_a_generator_that_the_collator_has_already_goes_on_where_it_was(tmp_path
     assert torch.equal(collator(rows)["labels"], fresh(rows)["labels"])
 
 
+def test_a_generator_that_the_draw_replaces_is_put_back(tmp_path):
+    """transformers 5.24 replaces one that was set by hand, or comes from another process."""
+
+    class Replacing(DataCollatorForLanguageModeling):
+        def torch_call(self, examples):
+            self.generator = torch.Generator().manual_seed(1)
+            return super().torch_call(examples)
+
+    collator, mine = Replacing(TOKENIZER), torch.Generator().manual_seed(7)
+    collator.generator, state = mine, mine.get_state()
+    trainer = trainer_for(tmp_path, collator=collator, evaluation=make_rows(seed=1))
+    assert diagnose_trainer(trainer).codes == ()
+    assert collator.generator is mine
+    assert torch.equal(mine.get_state(), state)
+
+
 def test_something_that_is_no_trainer():
     with pytest.raises(TypeError, match=r"must be a transformers\.Trainer, but is a dict"):
         diagnose_trainer({})

@@ -13,10 +13,10 @@ README = (lessons.ROOT / "README.md").read_text("utf-8")
 
 def test_the_code_runs():
     answer, doctor = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert answer.count(">>>") == 5
+    assert answer.count(">>>") == 6
     code = doctest.DocTestParser().get_doctest(answer + doctor, {}, "README", "README.md", 0)
     results = doctest.DocTestRunner().run(code)
-    assert (results.failed, results.attempted) == (0, 7)
+    assert (results.failed, results.attempted) == (0, 8)
 
 
 def test_the_table_is_what_the_tokenizer_says(tutor):

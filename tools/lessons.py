@@ -10,9 +10,9 @@ only when its bytes change, in one step: a run that is killed leaves the old fil
 generated: the last cell with the links to the neighbours, and in ``00_start_here`` the table of
 lessons and the index of questions.
 
-Training adds up the last digits in which processors differ, until a curve moves by a pixel or
-two. A figure of a cell tagged ``training-figure`` therefore keeps its stored bytes where nothing
-in it moved further and all else is equal. Clear the output of the cell to have it drawn again.
+Training adds up the last digits in which processors differ, until a curve moves by some pixels. A
+figure of a cell tagged ``training-figure`` therefore keeps its stored bytes where nothing in it
+moved further and all else is equal. Clear the output of the cell to have it drawn again.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from tqdm import tqdm
 
 KEPT_CELL_METADATA = {"tags", "jupyter", "slideshow"}
 PICTURE = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
-MOVED = 3  # pixels; between two processors each had its like, to 0.37 of a channel, within three
+MOVED = 6  # pixels; between two processors each had its like, to 0.19 of a channel, within five
 
 
 def lesson_paths():

@@ -47,8 +47,8 @@ def digest(raw: dict[str, Any]) -> dict[str, Any]:
     measurements = []
     for bench in raw["benchmarks"]:
         name, _, parameters = bench["name"].partition("[")
-        found = re.fullmatch(r"(mlmtutor|transformers)-([\d.]+)\]", parameters)
-        who, size = (found[1], float(found[2])) if found else (None, None)
+        found = re.fullmatch(r"([\d.]+)-(mlmtutor|transformers)\]", parameters)
+        size, who = (float(found[1]), found[2]) if found else (None, None)
         stats = {key: bench["stats"][key] for key in ("median", "iqr", "rounds")}
         measurements.append({"name": name, "who": who, "size": size} | stats | bench["extra_info"])
     return {
