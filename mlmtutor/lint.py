@@ -50,6 +50,7 @@ ANGLES = re.compile(
     re.I,
 )
 SPELLINGS = ("[MASK]", "<mask>")
+DIVIDES = re.compile(r"modern_?bert|euro_?bert", re.I)  # their loss heeds num_items_in_batch
 
 
 @dataclass(frozen=True)
@@ -696,6 +697,29 @@ def _trainer_tokenizer(module: Module) -> Iterator[ast.AST]:
             yield from (place for name, _, place in module.keywords(call) if name == "tokenizer")
 
 
+def _accumulation(module: Module) -> Iterator[ast.AST]:
+    """Trainer with gradient accumulation, and nothing in the file that repairs its loss."""
+    calls = list(module.calls()) if module.is_masked_lm else []
+    if not any(_of_transformers(module, call.func, ("Trainer",)) for call in calls):
+        return
+    for node in module.nodes:
+        repaired = isinstance(node, ast.FunctionDef) and node.name == "compute_loss"
+        repaired |= isinstance(node, ast.keyword) and node.arg == "compute_loss_func"
+        repaired |= isinstance(node, ast.Attribute) and node.attr in (
+            "accepts_loss_kwargs",
+            "model_accepts_loss_kwargs",
+            "loss_is_scaled_for_ga",
+        )
+        text = node.value if isinstance(node, ast.Constant) else last_name(node)
+        if repaired or (isinstance(text, str) and DIVIDES.search(text)):
+            return
+    for call in calls:
+        if _of_transformers(module, call.func, ("TrainingArguments",)):
+            for name, value, place in module.keywords(call):
+                if name == "gradient_accumulation_steps" and (number(value) or 1) > 1:
+                    yield place
+
+
 def _hand_spelled(module: Module) -> Iterator[ast.AST]:
     """A mask token in a text, where every tokenizer of the file belongs to the other family."""
     families = set()
@@ -834,6 +858,16 @@ RULES = (
         "call it ``processing_class``",
         "huggingface/course#987",
         _trainer_tokenizer,
+    ),
+    Rule(
+        "accumulation-inflated",
+        "warning",
+        "``Trainer`` accumulates gradients of a masked model: on transformers 5 its loss and "
+        "gradient are too large by the number of steps, unless the model divides by "
+        "``num_items_in_batch``, which BERT does not",
+        "``Trainer(..., compute_loss_func=mlmtutor.trainer_loss)``",
+        "transformers#47688, transformers#37766",
+        _accumulation,
     ),
     Rule(
         "hand-spelled-mask",

@@ -291,6 +291,20 @@ loss = criterion(logits.view(-1, V), collator(rows)["labels"].view(-1))
         + "trainer = MyTrainer(model=model, tokenizer=tokenizer)  #!\n",
         ("model=model, tokenizer=", "model=model, processing_class="),
     ),
+    "accumulation": (
+        "accumulation-inflated",
+        TRAIN
+        + 'args = TrainingArguments("out", gradient_accumulation_steps=8)  #!\n'
+        + "trainer = Trainer(model, args, collator)\n",
+        ("args, collator)", "args, collator, compute_loss_func=trainer_loss)"),
+    ),
+    "accumulation in a dictionary": (
+        "accumulation-inflated",
+        TRAIN
+        + 'settings = {"gradient_accumulation_steps": 2}  #!\n'
+        + 'Trainer(model, TrainingArguments("out", **settings), collator).train()\n',
+        ('_steps": 2}', '_steps": 1}'),
+    ),
     "<mask> for BERT": (
         "hand-spelled-mask",
         BERT + 'inputs = tokenizer("The capital of France is <mask>.", return_tensors="pt")  #!\n',
@@ -370,8 +384,32 @@ loss = criterion(logits.view(-1, V), collator(rows)["labels"].view(-1))
     "Python 2": ("does-not-parse", "print 'hello'  #!\n", ("print 'hello'", "print('hello')")),
 }
 
+ACCUMULATES = TRAIN + 'args = TrainingArguments("out", gradient_accumulation_steps=8)\n'
+
 HEALTHY = {
     "nothing": "",
+    "accumulation without Trainer": ACCUMULATES,
+    "accumulation with Trainer told of it": ACCUMULATES
+    + "model.accepts_loss_kwargs = False\ntrainer = Trainer(model, args, collator)\n",
+    "accumulation with a loss of one's own": ACCUMULATES
+    + """
+class MyTrainer(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return summed(model, inputs) / num_items_in_batch
+trainer = MyTrainer(model, args, collator)
+""",
+    "accumulation with a model that divides": ACCUMULATES.replace(
+        "distilbert-base-uncased", "answerdotai/ModernBERT-base"
+    )
+    + "trainer = Trainer(model, args, collator)\n",
+    "accumulation of a number that is not written here": TRAIN
+    + 'args = TrainingArguments("out", gradient_accumulation_steps=steps)\n'
+    + "trainer = Trainer(model, args, collator)\n",
+    "accumulation of a classifier": """
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+model = AutoModelForSequenceClassification.from_pretrained("bert-base-uncased")
+trainer = Trainer(model, TrainingArguments("out", gradient_accumulation_steps=8))
+""",
     "a good masked step": BERT
     + """
 original = tokenizer(text, return_tensors="pt")["input_ids"]
