@@ -6,7 +6,8 @@
 Each release gets an environment of its own in ``build/matrix/``. It sees the packages of the
 environment that runs this script, torch among them, and installs transformers and what that
 release needs differently. Lessons run with ``--nbval-lax``: their own assertions decide, and
-stored text is not compared. What passed is written to ``docs/releases.md``.
+stored text is not compared. What passed is written to ``docs/releases.md``, where the row of a
+release that did not run stays as it was.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import venv
 import xml.etree.ElementTree
 
 import atomic
+from packaging.version import Version
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "matrix"
@@ -74,20 +76,17 @@ def run(python, release):
     return int(suite["tests"]) - failed - skipped, failed, skipped
 
 
-def main():
-    """Run the matrix and write the table; returns 1 where something failed."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("releases", nargs="*", default=RELEASES, help=f"default: {RELEASES}")
-    releases = parser.parse_args().releases
-    BUILD.mkdir(parents=True, exist_ok=True)
-    import torch
+def read_rows(page):
+    """Return the rows of an earlier page, by release."""
+    rows = {row.split()[1]: row for row in page.splitlines() if re.match(r"\| \d", row)}
+    return {
+        release: row if release == PINNED else row.replace(" (pinned)", "")
+        for release, row in rows.items()
+    }
 
-    rows = {}
-    for wanted in releases:
-        python, release = make_environment(wanted)
-        if release not in rows:
-            print(f"transformers {release}", flush=True)
-            rows[release] = run(python, release)
+
+def page_of(rows):
+    """Return the page with these rows, the oldest release first."""
     lines = [
         "# Releases that pass",
         "",
@@ -96,19 +95,38 @@ def main():
         "",
         "| transformers | torch | Python | passed | failed | skipped | date |",
         "| --- | --- | --- | ---: | ---: | ---: | --- |",
+        *(rows[release] for release in sorted(rows, key=Version)),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    """Run the matrix and write the table; returns 1 where something failed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("releases", nargs="*", default=RELEASES, help=f"default: {RELEASES}")
+    releases = parser.parse_args().releases
+    BUILD.mkdir(parents=True, exist_ok=True)
+    import torch
+
+    page = ROOT / "docs" / "releases.md"
+    rows, some_failed, done = read_rows(page.read_text("utf-8")), False, set()
     today = datetime.date.today().isoformat()
-    for release, (passed, failed, skipped) in rows.items():
+    for wanted in releases:
+        python, release = make_environment(wanted)
+        if release in done:
+            continue
+        done.add(release)
+        print(f"transformers {release}", flush=True)
+        passed, failed, skipped = run(python, release)
+        some_failed |= failed > 0
         pinned = " (pinned)" if release == PINNED else ""
-        lines.append(
+        rows[release] = (
             f"| {release}{pinned} | {torch.__version__.split('+')[0]} | "
             f"{platform.python_version()} | {passed} | {failed} | {skipped} | {today} |"
         )
-    docs = ROOT / "docs"
-    docs.mkdir(exist_ok=True)
-    atomic.write(docs / "releases.md", "\n".join(lines) + "\n")
-    print("\n".join(lines[4:]))
-    return int(any(failed for _, failed, _ in rows.values()))
+    atomic.write(page, page_of(rows))
+    print(page_of(rows))
+    return int(some_failed)
 
 
 if __name__ == "__main__":
