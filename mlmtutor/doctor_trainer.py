@@ -25,7 +25,7 @@ class TrainerCase:
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.tokenizer = getattr(trainer, "processing_class", None)
-        sets = getattr(trainer, "eval_dataset", None)
+        sets = trainer.eval_dataset
         self.eval_data = next(iter(sets.values()), None) if isinstance(sets, dict) else sets
 
     def why_not(self, need: str) -> str | None:
@@ -54,7 +54,7 @@ def _random_state_kept(collator: Any) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-        if state is not None and generator is not None:
+        if state is not None:
             generator.set_state(state)
         for name, value in kept.items():
             setattr(collator, name, value)
