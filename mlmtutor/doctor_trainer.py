@@ -25,7 +25,7 @@ class TrainerCase:
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
         self.tokenizer = getattr(trainer, "processing_class", None)
-        sets = trainer.eval_dataset
+        sets = getattr(trainer, "eval_dataset", None)
         self.eval_data = next(iter(sets.values()), None) if isinstance(sets, dict) else sets
 
     def why_not(self, need: str) -> str | None:
@@ -42,7 +42,7 @@ class TrainerCase:
 @contextmanager
 def _random_state_kept(collator: Any) -> Iterator[None]:
     """Leave every generator that a collator may draw from as it was."""
-    generator = getattr(collator, "generator", None)
+    generator: Any = getattr(collator, "generator", None)
     state = generator.get_state() if isinstance(generator, torch.Generator) else None
     # A call can put another generator in its place; since 5.24 one that another process made, too.
     names = [name for name in ("generator", "_generator_pid") if hasattr(collator, name)]

@@ -6,6 +6,7 @@ import logging
 import math
 import random
 import re
+import types
 import warnings
 
 import hypothesis
@@ -1933,6 +1934,11 @@ def test_a_generator_that_the_draw_replaces_is_put_back(tmp_path):
     assert "eval-mask-changes" not in diagnose_trainer(trainer).codes
     assert collator.generator is mine
     assert torch.equal(mine.get_state(), state)
+
+
+def test_what_looks_like_a_trainer_may_have_no_evaluation_set():
+    looks = types.SimpleNamespace(args=1, model=None, compute_loss=None)
+    assert diagnose_trainer(looks).findings == ()
 
 
 def test_something_that_is_no_trainer():
