@@ -1937,8 +1937,7 @@ def test_a_generator_that_the_draw_replaces_is_put_back(tmp_path):
 
 
 def test_what_looks_like_a_trainer_may_have_no_evaluation_set():
-    looks = types.SimpleNamespace(args=1, model=None, compute_loss=None)
-    assert diagnose_trainer(looks).findings == ()
+    assert doctor_trainer.TrainerCase(types.SimpleNamespace()).eval_data is None
 
 
 def test_something_that_is_no_trainer():
