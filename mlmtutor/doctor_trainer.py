@@ -57,7 +57,8 @@ def _random_state_kept(collator: Any) -> Iterator[None]:
         if state is not None:
             generator.set_state(state)
         for name, value in kept.items():
-            setattr(collator, name, value)
+            if getattr(collator, name) is not value:  # it may be one that cannot be set
+                setattr(collator, name, value)
 
 
 @check("accumulation-inflated", "error", table=TRAINER_CHECKS)

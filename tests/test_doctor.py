@@ -1936,6 +1936,22 @@ def test_a_generator_that_the_draw_replaces_is_put_back(tmp_path):
     assert torch.equal(mine.get_state(), state)
 
 
+def test_a_generator_that_cannot_be_set_is_rewound(tmp_path):
+    mine = torch.Generator().manual_seed(7)
+
+    class Fixed:
+        generator = property(lambda self: mine)
+
+        def __call__(self, rows):
+            torch.rand(1, generator=mine)
+            return DataCollatorForLanguageModeling(TOKENIZER)(rows)
+
+    state = mine.get_state()
+    trainer = trainer_for(tmp_path, collator=Fixed(), evaluation=make_rows(seed=1))
+    assert "eval-mask-changes" in diagnose_trainer(trainer).codes
+    assert torch.equal(mine.get_state(), state)
+
+
 def test_what_looks_like_a_trainer_may_have_no_evaluation_set():
     assert doctor_trainer.TrainerCase(types.SimpleNamespace()).eval_data is None
 
