@@ -31,8 +31,11 @@ def all_cores():
 
 
 def measure(benchmark, function, largest=False, **options):
-    """Time one step where it takes a minute; elsewhere the median of five, after a first one."""
-    rounds, warmup = (1, 0) if largest else (5, 1)
+    """Time one step where it takes a minute; elsewhere the median of seven, after two.
+
+    The first steps of a process are slower, until the system has handed over their memory.
+    """
+    rounds, warmup = (1, 0) if largest else (7, 2)
     benchmark.pedantic(function, rounds=rounds, warmup_rounds=warmup, **options)
 
 
