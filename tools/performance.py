@@ -3,7 +3,7 @@
 Reads the JSON of pytest-benchmark and writes
 
 - ``mlmtutor/data/performance.json``: machine, versions, date, and for each measurement its median,
-  interquartile range and rounds, in seconds (and bytes, where memory was measured);
+  quartiles and rounds, in seconds (and bytes, where memory was measured);
 - ``docs/performance.md``: the ratios, next to their goals, and the growth with the size.
 """
 
@@ -49,7 +49,7 @@ def digest(raw: dict[str, Any]) -> dict[str, Any]:
         name, _, parameters = bench["name"].partition("[")
         found = re.fullmatch(r"([\d.]+)-(mlmtutor|transformers)\]", parameters)
         size, who = (float(found[1]), found[2]) if found else (None, None)
-        stats = {key: bench["stats"][key] for key in ("median", "iqr", "rounds")}
+        stats = {key: bench["stats"][key] for key in ("q1", "median", "q3", "rounds")}
         measurements.append({"name": name, "who": who, "size": size} | stats | bench["extra_info"])
     return {
         "date": raw["datetime"][:10],
@@ -99,9 +99,10 @@ def ratio_rows(data: dict[str, Any]) -> list[list[str]]:
     for what, name, size, goal in RATIOS:
         ours, peer = (find(data, name, who, size) for who in WHO)
         ratio = peer["median"] / ours["median"]
-        times = [f"{told(m['median'])} (IQR {told(m['iqr'])})" for m in (ours, peer)]
+        times = [f"{told(m['median'])} (IQR {told(m['q3'] - m['q1'])})" for m in (ours, peer)]
+        spread = f"{peer['q1'] / ours['q3']:.2f} to {peer['q3'] / ours['q1']:.2f}"
         reached = "reached" if ratio >= goal else "missed"
-        rows.append([what, *times, f"{ratio:.1f} times as fast", f"{goal} times: {reached}"])
+        rows.append([what, *times, f"{ratio:.2f} ({spread})", f"{goal} times: {reached}"])
         if "bytes" in ours:
             ratio = ours["bytes"] / peer["bytes"]
             sizes = [told(m["bytes"], "bytes") for m in (ours, peer)]
@@ -176,13 +177,15 @@ Written by `make bench`, which repeats it. Machine: {data["machine"]}. Versions:
 Date: {data["date"]}. A training step, and head and loss, use all cores, as torch does by itself;
 the rest is timed on one thread. Everything is timed in one run, so look at the ratios: the times
 themselves depend on the machine and on what else it does. A time is the median of its rounds, with
-the interquartile range (IQR).
+the interquartile range (IQR). A ratio is that of the medians: how many times as fast mlmtutor is.
+Behind it stand the ratios of the quartiles, the worst for mlmtutor and the best.
 
 ## Ratios
 
 The peer is what transformers does with the same input: `model(..., labels=...)`, or
 `DataCollatorForLanguageModeling.torch_mask_tokens` with a ready `special_tokens_mask`. Peak memory
-is by how much one step raises the resident size of a fresh process.
+is by how much one step raises the resident size of a fresh process. Head and loss are timed as a
+part of a step, with the body running before and after them.
 
 {ratios}
 
