@@ -86,7 +86,7 @@ def _dtype(case: Case) -> Problem | None:
     """Ids or labels have a dtype that the embedding or the loss refuses.
 
     Symptom: "expected target dtype to be Long or Byte", or an error of the embedding.
-    Source: ``torch.nn.functional.cross_entropy``; transformers#2442.
+    Source: ``torch.nn.functional.cross_entropy``.
     """
     for key, allowed in (
         ("input_ids", (torch.int64, torch.int32)),
@@ -347,7 +347,7 @@ def _ignore_minus_one(case: Case) -> Problem | None:
     """-1 marks the positions that are not scored: the convention before release 2.4.0.
 
     Symptom: "Target -1 is out of bounds", or a device-side assert on CUDA.
-    Source: transformers#2442, transformers#2718; EricFillion/happy-transformer#128.
+    Source: transformers#2718, transformers#2737; EricFillion/happy-transformer#128.
     """
     where = case.labels == -1
     if not where.any():

@@ -233,7 +233,7 @@ def explain_error(error: BaseException | str) -> Explanation:
         means    A label is -1. It is taken for the id of a token, and no token has it.
         said by  transformers 2.4.0 to 5.24.0; before, -1 was the label that is not scored
         do       Set the label to -100 where nothing is to be scored.
-        see      transformers#2442, transformers#2718, happy-transformer#128
+        see      transformers#2718, transformers#2737, happy-transformer#128
 
     Source: the texts are those that the released code raises; ``tests/test_history.py`` raises
     them again.
@@ -336,8 +336,8 @@ def _out_of_bounds(match: re.Match[str]) -> Explanation:
             "A label is -1. It is taken for the id of a token, and no token has it.",
             f"{minus_100}; before, -1 was the label that is not scored",
             "Set the label to -100 where nothing is to be scored.",
-            "transformers#2442",
             "transformers#2718",
+            "transformers#2737",
             "happy-transformer#128",
         )
     if target == -100:

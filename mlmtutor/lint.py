@@ -831,7 +831,7 @@ RULES = (
         "error",
         "-1 is used for 'not scored', which ended with release 2.4.0: it is out of bounds now",
         "use -100, the ignore_index of CrossEntropyLoss",
-        "transformers#2442, transformers#2718",
+        "transformers#2718, transformers#2737",
         _minus_one,
     ),
     Rule(

@@ -11,9 +11,16 @@ import tempfile
 import pytest
 import torch
 import transformers
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer, Trainer, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizer,
+    DataCollatorForLanguageModeling,
+    Trainer,
+    TrainingArguments,
+)
 
-from mlmtutor.model import TUTOR_FOLDER
+from mlmtutor.model import TUTOR_FOLDER, load_tutor
 
 IDS = torch.tensor([[2, 5, 4, 7, 3]])
 LABELS = torch.tensor([[-100, -100, 6, -100, -100]])
@@ -101,3 +108,11 @@ def test_the_loss_is_the_default_cross_entropy(tiny):
     logits = tiny(input_ids=IDS).logits
     expected = torch.nn.functional.cross_entropy(logits.view(-1, 10), LABELS.view(-1))
     assert torch.equal(tiny(input_ids=IDS, labels=LABELS).loss, expected)
+
+
+def test_the_masking_collator_does_not_pad_labels():
+    collator = DataCollatorForLanguageModeling(load_tutor()[1])
+    rows = [{"input_ids": [101, *[2003] * n, 102], "labels": [-100] * (n + 2)} for n in (1, 2)]
+    with pytest.raises(ValueError, match="Unable to create tensor"):
+        collator(rows)
+    assert collator([rows[0]])["labels"].shape == (1, 3)
