@@ -49,7 +49,7 @@ slides: setup  ## Make slides from the lessons into build/slides
 student: setup  ## Copy the lessons without solutions and outputs into build/student
 	$(py) tools/student.py
 
-bench: setup  ## Measure speed in one run, some minutes; writes docs/performance.md
+bench: setup  ## Measure speed in one run, a quarter of an hour; writes docs/performance.md
 	@mkdir -p build
 	$(py) -m pytest -o addopts= -o 'python_files=bench_*.py' benchmarks -q -s \
 		--benchmark-columns=median,iqr,rounds --benchmark-json=build/bench.json

@@ -16,7 +16,8 @@ import torch
 
 ALPHA = 1e-4
 """The level of each statistical test: the share of healthy batches on which it may be wrong. One
-batch meets nine of them, so at most 9 in 10,000 healthy batches raise an alarm (Bonferroni)."""
+batch meets nine of them, so at most 9 in 10,000 healthy batches raise an alarm (Bonferroni), if
+each token is drawn by itself."""
 
 REMASK = '`batch["input_ids"], batch["labels"] = mask_tokens(original, tokenizer)`'
 

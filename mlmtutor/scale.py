@@ -196,19 +196,18 @@ def labelled_only_loss(
     parts = _parts_of(model)
     _check_batch(model, input_ids, labels, inputs)
     hidden = parts.body(model)(input_ids=input_ids, return_dict=True, **inputs)[0]
-    labels = labels.to(hidden.device).flatten()
-    positions = (labels != IGNORE_INDEX).nonzero().squeeze(1)
-    kept = hidden.flatten(0, 1).index_select(0, positions)
-    return _head_and_loss(model, parts, kept, labels[positions])
+    return _head_and_loss(model, parts, hidden.flatten(0, 1), labels.to(hidden.device).flatten())
 
 
 _CHUNK = 512  # positions whose logits exist at a time
 
 
 def _head_and_loss(
-    model: Any, parts: _Parts, kept: torch.Tensor, labels: torch.Tensor
+    model: Any, parts: _Parts, hidden: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """Return ``cross_entropy(head(kept), labels)``, in chunks where that is possible."""
+    """Return the loss at the labelled rows of ``hidden``, in chunks where that is possible."""
+    positions = (labels != IGNORE_INDEX).nonzero().squeeze(1)
+    kept, labels = hidden.index_select(0, positions), labels[positions]
     if not _can_be_chunked(model, kept):
         return cross_entropy(parts.head(model, kept), labels)
     predictions = model.cls.predictions

@@ -116,3 +116,27 @@ def test_the_masking_collator_does_not_pad_labels():
     with pytest.raises(ValueError, match="Unable to create tensor"):
         collator(rows)
     assert collator([rows[0]])["labels"].shape == (1, 3)
+
+
+def test_trainer_pads_labels_with_minus_100(tiny, tmp_path):
+    rows = [{"input_ids": IDS[0, :n], "labels": LABELS[0, :n]} for n in (5, 4)]
+    args = TrainingArguments(
+        tmp_path, per_device_eval_batch_size=1, report_to="none", disable_tqdm=True, use_cpu=True
+    )
+    found = Trainer(tiny, args).predict(rows).label_ids
+    assert found.tolist() == [LABELS[0].tolist(), [*LABELS[0, :4].tolist(), -100]], correct(
+        "04", "Where does -100 come from?"
+    )
+
+
+@release_5
+@pytest.mark.filterwarnings("ignore:Random token replacement")
+def test_whole_words_are_what_touches_in_the_text():
+    tokenizer = load_tutor()[1]
+    collator = DataCollatorForLanguageModeling(tokenizer, whole_word_mask=True, seed=1)
+    row = tokenizer("Is it open?", return_offsets_mapping=True)
+    is_, _, word, mark = torch.stack(
+        [collator([row])["labels"][0, 1:5] != -100 for _ in range(100)]
+    ).T
+    assert torch.equal(mark, word), correct("03", "How do I mask whole words?")
+    assert not torch.equal(is_, word)

@@ -218,7 +218,9 @@ tests), `selection-low`, `selection-high`, `random-special`, `same-mask-rows` an
 batches, `same-mask-epochs`. Each takes the most extreme recipe in use (a rate from 10 to 50 %; at
 least 70 % mask tokens, at most 25 % random, 25 % kept), asks for the exact binomial
 probability of what it sees, and speaks below {ALPHA:g}. A few short sentences cannot reach that.
-One batch meets nine such tests, so at most 9 in 10,000 healthy batches raise an alarm (Bonferroni).
+One batch meets nine such tests, so at most 9 in 10,000 healthy batches raise an alarm (Bonferroni),
+if each token is drawn by itself. The pieces of a word, and the tokens of a span, are drawn
+together: in a small batch `selection-low` and `replacement-shares` then warn more often.
 """
 
 
