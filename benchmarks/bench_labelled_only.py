@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from mlmtutor import IGNORE_INDEX, load_tutor, mask_tokens
-from mlmtutor.scale import _head_and_loss, _parts_of, labelled_only_loss
+from mlmtutor.labelled_only import _head_and_loss, _parts_of, labelled_only_loss
 
 LENGTH = 128
 ROWS = [16, 64, 256]

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from mlmtutor.predict import pseudo_log_likelihood
+from mlmtutor.scoring import pseudo_log_likelihood
 
 ROUNDS = 3
 TEXT = (

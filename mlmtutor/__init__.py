@@ -1,40 +1,63 @@
 """mlmtutor: how the labels of ``BertForMaskedLM`` work, shown by code that runs.
 
-The lessons are in ``notebooks/``; this package holds the few helpers that they use.
+The lessons are in ``notebooks/``. This package holds what two lessons or more use and what
+engineers use in their own projects; what one lesson needs stands in ``mlmtutor.lessons``. Each name
+is imported when it is first asked for, so that ``mlmtutor doctor FILE`` starts without torch.
 """
 
-from mlmtutor.doctor import CheckedCollator, diagnose, diagnose_trainer
-from mlmtutor.environment import check_environment
-from mlmtutor.history import explain_error, label_history
-from mlmtutor.labels import IGNORE_INDEX, convert_labels, label_positions
-from mlmtutor.loss import loss_breakdown, masked_lm_loss
-from mlmtutor.masking import MaskingPolicy, mask_tokens
-from mlmtutor.model import load_tutor
-from mlmtutor.predict import pseudo_log_likelihood, top_predictions
-from mlmtutor.scale import labelled_only_loss, trainer_loss
-from mlmtutor.show import alignment
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlmtutor.alignment_table import alignment as alignment
+    from mlmtutor.doctor import CheckedCollator as CheckedCollator
+    from mlmtutor.doctor import diagnose as diagnose
+    from mlmtutor.doctor import diagnose_trainer as diagnose_trainer
+    from mlmtutor.labelled_only import labelled_only_loss as labelled_only_loss
+    from mlmtutor.labels import IGNORE_INDEX as IGNORE_INDEX
+    from mlmtutor.labels import convert_labels as convert_labels
+    from mlmtutor.loss import masked_lm_loss as masked_lm_loss
+    from mlmtutor.loss import trainer_loss as trainer_loss
+    from mlmtutor.masking import MaskingPolicy as MaskingPolicy
+    from mlmtutor.masking import mask_tokens as mask_tokens
+    from mlmtutor.model import load_tutor as load_tutor
+    from mlmtutor.releases import explain_error as explain_error
+    from mlmtutor.scoring import is_trained as is_trained
+    from mlmtutor.scoring import pseudo_log_likelihood as pseudo_log_likelihood
+    from mlmtutor.scoring import top_predictions as top_predictions
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "IGNORE_INDEX",
-    "CheckedCollator",
-    "MaskingPolicy",
-    "__version__",
-    "alignment",
-    "check_environment",
-    "convert_labels",
-    "diagnose",
-    "diagnose_trainer",
-    "explain_error",
-    "label_history",
-    "label_positions",
-    "labelled_only_loss",
-    "load_tutor",
-    "loss_breakdown",
-    "mask_tokens",
-    "masked_lm_loss",
-    "pseudo_log_likelihood",
-    "top_predictions",
-    "trainer_loss",
-]
+_MODULE_OF = {
+    "IGNORE_INDEX": "labels",
+    "CheckedCollator": "doctor",
+    "MaskingPolicy": "masking",
+    "alignment": "alignment_table",
+    "convert_labels": "labels",
+    "diagnose": "doctor",
+    "diagnose_trainer": "doctor",
+    "explain_error": "releases",
+    "is_trained": "scoring",
+    "labelled_only_loss": "labelled_only",
+    "load_tutor": "model",
+    "mask_tokens": "masking",
+    "masked_lm_loss": "loss",
+    "pseudo_log_likelihood": "scoring",
+    "top_predictions": "scoring",
+    "trainer_loss": "loss",
+}
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'mlmtutor' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"mlmtutor.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

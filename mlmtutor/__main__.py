@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.command == "env":
-        from mlmtutor.environment import check_environment
+        from mlmtutor.lessons.lesson_00 import check_environment
 
         return 0 if check_environment() else 1
 
-    from mlmtutor import lint
+    from mlmtutor.doctor import source as lint
 
     report = lint.lint_paths(options.paths)
     show = {"text": lint.as_text, "json": lint.as_json, "github": lint.as_github}[options.format]

@@ -1091,7 +1091,7 @@ def _repair_mistake(
 @_checker
 def check_diagnose_unknown(diagnose_unknown: Callable[..., Any]) -> str:
     """Check ``diagnose_unknown(batch, tokenizer)`` of lesson 07."""
-    from mlmtutor.doctor import CHECKS, Diagnosis
+    from mlmtutor.doctor import RULES, Diagnosis
     from mlmtutor.model import load_tutor
 
     _, tokenizer = load_tutor()
@@ -1111,21 +1111,21 @@ def check_diagnose_unknown(diagnose_unknown: Callable[..., Any]) -> str:
     healthy["input_ids"] = input_ids.masked_fill(labels == unk, unk)
     unlabelled = {name: value for name, value in sick.items() if name != "labels"}
 
-    before = dict(CHECKS)
+    before = dict(RULES)
     try:
         answers = [diagnose_unknown(batch, tokenizer) for batch in (sick, healthy, unlabelled)]
-        after = set(CHECKS)
+        after = set(RULES)
     finally:
-        CHECKS.clear()
-        CHECKS.update(before)
+        RULES.clear()
+        RULES.update(before)
     if after - set(before):
         raise WrongAnswer(
             f"The check {min(after - set(before))!r} stays registered after the call, so every "
-            "later diagnose runs it. Take it out in a `finally`: `del CHECKS[code]`."
+            "later diagnose runs it. Take it out in a `finally`: `del RULES[code]`."
         )
     if set(before) - after:
         raise WrongAnswer(
-            "Checks of mlmtutor are missing from CHECKS after the call. Take out your own alone."
+            "Checks of mlmtutor are missing from RULES after the call. Take out your own alone."
         )
     for answer in answers:
         if not isinstance(answer, Diagnosis):
@@ -1362,7 +1362,7 @@ def check_hidden_with_word(hidden_with_word: Callable[..., torch.Tensor]) -> str
 @_checker
 def check_runs_on(runs_on: Callable[..., Any]) -> str:
     """Check ``runs_on(releases, keyword, ignored)`` of lesson 10."""
-    from mlmtutor.history import Release, label_history
+    from mlmtutor.releases import Release, label_history
 
     releases = label_history()
 

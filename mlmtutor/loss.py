@@ -1,8 +1,9 @@
 """The loss of a masked language model, in four steps, and what it is made of."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -264,3 +265,95 @@ def _check_unigram(unigram: torch.Tensor, vocab_size: int) -> None:
             f"but holds values from {frequencies.min().item()} to {frequencies.max().item()}: "
             "log-probabilities must be turned back with .exp()."
         )
+
+
+def trainer_loss(
+    outputs: Any,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """Loss of one micro-batch, for ``Trainer(..., compute_loss_func=trainer_loss)``.
+
+    The sum over the labelled positions of the micro-batch, divided by the number of labelled
+    positions in everything that one optimizer step sees. Trainer adds up the gradients of the
+    micro-batches, so they become the gradient of the one large batch. With several processes
+    Trainer counts over all of them (``average_tokens_across_devices=True``, the default of
+    transformers 5) and multiplies by their number, because their gradients are averaged.
+
+    Args:
+        outputs: what the model returned when it was called without labels: an object or a
+            mapping with ``logits``, or a tuple whose first entry they are; (batch, length, V).
+        labels: int64, (batch, length): token ids, and -100 where nothing is scored.
+        num_items_in_batch: how many positions are labelled in the whole batch, an int or a
+            tensor of one element. ``None``: those of ``labels``, so the result is their mean.
+
+    Returns:
+        A scalar that carries a gradient. 0 if no position is labelled in the whole batch, where
+        the mean would be nan.
+
+    Raises:
+        TypeError: an argument has the wrong type, or ``labels`` is missing.
+        ValueError: a shape or dtype is wrong, a label is outside the vocabulary, or
+            ``num_items_in_batch`` is smaller than the number of labels in this part.
+
+    Example:
+        >>> logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]], [[1.0, 0.0]] * 3])
+        >>> labels = torch.tensor([[0, 0, 0], [1, -100, -100]])
+        >>> whole = trainer_loss({"logits": logits}, labels)
+        >>> rows = [trainer_loss({"logits": logits[i]}, labels[i], 4) for i in range(2)]
+        >>> f"{whole:.4f} = {rows[0]:.4f} + {rows[1]:.4f}"
+        '1.4505 = 1.1222 + 0.3283'
+
+    Source: ``Trainer.compute_loss`` and ``Trainer._get_num_items_in_batch`` of transformers;
+    transformers#47688, transformers#34242.
+    """
+    if labels is None:
+        raise TypeError(
+            "labels must be a torch.Tensor, but are None: the batches that the collator makes "
+            "need the key 'labels'."
+        )
+    if isinstance(outputs, tuple):
+        logits = outputs[0] if outputs else None
+    elif isinstance(outputs, Mapping):
+        logits = outputs.get("logits")
+    else:
+        logits = getattr(outputs, "logits", None)
+    if logits is None:
+        raise TypeError(
+            "outputs must hold logits, as an attribute, a key or the first entry of a tuple, but "
+            f"this {type(outputs).__name__} has none: pass what the model returned."
+        )
+    total = masked_lm_loss(logits, labels, reduction="sum")
+    here = int((labels != IGNORE_INDEX).sum())
+    return total / max(1, _number_of_items(num_items_in_batch, here))
+
+
+def _number_of_items(given: torch.Tensor | int | None, here: int) -> int | float:
+    """Return the divisor: what was given, checked, or the labels that are here."""
+    if given is None:
+        return here
+    if isinstance(given, bool) or not isinstance(given, int | float | torch.Tensor):
+        raise TypeError(
+            f"num_items_in_batch must be an int or a tensor, but is a {type(given).__name__}: "
+            "pass (labels != -100).sum() over all micro-batches."
+        )
+    if isinstance(given, torch.Tensor) and given.numel() != 1:
+        raise ValueError(
+            "num_items_in_batch must have one element, but has the shape "
+            f"{tuple(given.shape)}: Trainer repeats it when one process drives several GPUs. "
+            "Start one process for each GPU with torchrun."
+        )
+    if isinstance(given, torch.Tensor):
+        require_dense("num_items_in_batch", given)
+    number = given.item() if isinstance(given, torch.Tensor) else given
+    if isinstance(number, complex) or not abs(number) < 2**63:  # nan is not smaller either
+        raise ValueError(
+            f"num_items_in_batch must be a number that fits into 64 bits, but is {number}."
+        )
+    if number < here:
+        raise ValueError(
+            f"num_items_in_batch must count the labels of the whole batch, but is {number} where "
+            f"this part alone has {here}: count labels that are not -100, over all micro-batches "
+            "and processes."
+        )
+    return number

@@ -3,11 +3,11 @@
 import os
 import shutil
 
-import lessons
+import stored
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-SCREENSHOTS = lessons.ROOT / "build" / "screenshots"
+SCREENSHOTS = stored.ROOT / "build" / "screenshots"
 QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",

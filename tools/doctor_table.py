@@ -20,10 +20,10 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-from doctor_corpus import FAMILIES, broken_examples, healthy_examples
+from corpus import FAMILIES, broken_examples, healthy_examples
 
-from mlmtutor import lint
-from mlmtutor.doctor import ALPHA, CHECKS, TRAINER_CHECKS, diagnose
+from mlmtutor.doctor import source as lint
+from mlmtutor.doctor import ALPHA, RULES, TRAINER_RULES, diagnose
 
 PAGE = ROOT / "docs" / "doctor.md"
 START, END = "<!-- table: tools/doctor_table.py -->", "<!-- end of table -->"
@@ -87,7 +87,7 @@ TRAINER_TESTS = {
 def table() -> str:
     """The part of the page that follows from the code."""
     trainer = []
-    for code, item in TRAINER_CHECKS.items():
+    for code, item in TRAINER_RULES.items():
         trainer += rows({code: item}, TRAINER_TESTS[code])[0 if not trainer else 2 :]
     source = [
         "| code | what is reported | fix | source |",
@@ -106,7 +106,7 @@ def table() -> str:
             "In the order in which they run. A check is silent after a finding that explains what "
             "it would see. Tests are in `tests/test_doctor.py`; each runs the fix.",
             "",
-            *rows(CHECKS, "test_finding_and_fix[{code}]"),
+            *rows(RULES, "test_finding_and_fix[{code}]"),
             "",
             "## Trainers: `diagnose_trainer`",
             "",
@@ -168,7 +168,7 @@ def measured(rounds: int, healthy: int) -> str:
 
 def upper_bound(alarms: int, trials: int) -> float:
     """The rate at which as few alarms as seen have a chance of 5 % (Clopper-Pearson)."""
-    from mlmtutor.doctor_checks import at_most
+    from mlmtutor.doctor.rules import at_most
 
     low, high = 1e-9, 1 - 1e-9
     for _ in range(60):
@@ -199,16 +199,16 @@ pull request.
 A check of your own takes one function:
 
 ```python
-from mlmtutor.doctor import CHECKS, Problem, check
+from mlmtutor.doctor import RULES, Problem, rule
 
 
-@check("too-few", "warning", needs=("labels",))
+@rule("too-few", "warning", needs=("labels",))
 def too_few(case):
     if case.scored.sum() < 3:
         return Problem("fewer than 3 labels", "use longer texts", case.scored)
 
 
-del CHECKS["too-few"]  # and it is gone
+del RULES["too-few"]  # and it is gone
 ```
 
 ## How often it is wrong

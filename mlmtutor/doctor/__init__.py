@@ -1,0 +1,30 @@
+"""The doctor: what is wrong with the labels of a batch, of a ``Trainer`` or of a program.
+
+``diagnose``, ``CheckedCollator`` and ``diagnose_trainer`` stand in ``diagnosis`` and are imported when
+first asked for, so that reading programs (``source``) starts without torch.
+"""
+
+from typing import Any
+
+__all__ = [
+    "ALPHA",
+    "RULES",
+    "TRAINER_RULES",
+    "CheckedCollator",
+    "Diagnosis",
+    "Finding",
+    "Problem",
+    "Rule",
+    "diagnose",
+    "diagnose_trainer",
+    "rule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'mlmtutor.doctor' has no attribute {name!r}")
+    from mlmtutor.doctor import diagnosis
+
+    return getattr(diagnosis, name)

@@ -1,0 +1,1 @@
+"""What one lesson needs, under its number: its exercises and its figures."""

@@ -1,0 +1,294 @@
+"""An exercise: a right function, the inputs that it is tried on, and the usual wrong functions.
+
+A lesson calls the exercise with the reader's function. It prints ``✓`` and what was proven, or
+raises :class:`WrongAnswer` with a sentence that names the mistake: the sentence that was registered
+with the first wrong function that returns what the reader's function returned.
+"""
+
+import copy
+import math
+import re
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from types import CodeType
+from typing import Any
+
+import torch
+
+Function = Callable[..., Any]
+Message = str | Callable[..., str]  # a callable gets the arguments of the case, and the answer
+
+NOTHING = "Your function returns nothing (None). Printing is not returning: end with `return ...`."
+NOT_WRITTEN = (
+    "Not written yet, or its cell failed: put your answer in place of "
+    "`raise NotImplementedError`, and run its cell again."
+)
+
+
+class WrongAnswer(AssertionError):
+    """The answer to an exercise is wrong; the message says how."""
+
+    frames: Sequence[str] = ()
+
+    def _render_traceback_(self) -> list[str]:
+        """Tell IPython to show the message, and of the frames the reader's own."""
+        return [f"✗ {self}", *self.frames]
+
+
+class Exercise:
+    """What a lesson calls with the reader's function.
+
+    Attributes:
+        right: the right function.
+        mistakes: pairs of a wrong function and what is said to those who wrote it.
+    """
+
+    def __init__(
+        self,
+        right: Function,
+        cases: Callable[[], list[tuple[Any, ...]]],
+        says: Message,
+        *,
+        returns: tuple[str, ...] = ("answer",),
+        hint: str = "",
+        none: str = "",
+        errors: dict[str, str] | None = None,
+        without: tuple[str, ...] = (),
+        divisor: Callable[..., int] | None = None,
+    ) -> None:
+        self.right, self.cases, self.says = right, cases, says
+        self.returns, self.hint, self.none = returns, hint, none
+        self.errors, self.without, self.divisor = errors or {}, without, divisor
+        self.mistakes: list[tuple[Function, Message]] = []
+        self.__doc__ = right.__doc__
+
+    def mistake(self, message: Message) -> Callable[[Function], Function]:
+        """Register the decorated wrong function and what to say to those who wrote it."""
+
+        def register(wrong: Function) -> Function:
+            self.mistakes.append((wrong, message))
+            return wrong
+
+        return register
+
+    def __call__(self, answer: Function) -> None:
+        """Judge the reader's function: print ``✓``, or raise :class:`WrongAnswer`.
+
+        Raises:
+            WrongAnswer: it returns something else than the right function does, or raises.
+            TypeError: ``answer`` isn't a function.
+        """
+        if not callable(answer):
+            raise TypeError(
+                f"pass your function itself, not what it returns: this is a "
+                f"{type(answer).__name__}."
+            )
+        try:
+            said = self.judge(answer)
+        except NotImplementedError:
+            print(NOT_WRITTEN)
+        else:
+            print(f"✓ {said}")
+
+    def judge(self, answer: Function) -> str:
+        """Return what a right answer proves, or raise :class:`WrongAnswer`."""
+        cases = self.cases()
+        for case in cases:
+            self._judge_case(answer, case)
+        used = sorted(set(self.without) & set(names_in(getattr(answer, "__code__", None))))
+        if used:
+            raise WrongAnswer(
+                f"The number is right, but the exercise is to do it without {used[0]}."
+            )
+        return self.says if isinstance(self.says, str) else self.says(*cases[0])
+
+    def _judge_case(self, answer: Function, case: tuple[Any, ...]) -> None:
+        right = self.right(*copied(case))
+        found = call(answer, copied(case), self.errors, case)
+        if found is None:
+            raise WrongAnswer(f"{NOTHING} {self.none}".rstrip())
+        if same(found, right):
+            return
+        for wrong, message in self.mistakes:
+            if same(found, outcome(wrong, copied(case))):
+                raise WrongAnswer(message if isinstance(message, str) else message(*case, found))
+        require_like(found, right, self.returns, self.hint)
+        raise WrongAnswer(first_difference(found, right, self.returns))
+
+
+class ByHand(Exercise):
+    """An exercise with a judge of its own, where comparing outputs isn't enough.
+
+    The judge gets the reader's function, returns what was proven, and raises
+    :class:`WrongAnswer`; ``mistakes`` are what it has to tell apart.
+    """
+
+    def __init__(self, right: Function, judge: Callable[[Function], str]) -> None:
+        super().__init__(right, list, "")
+        self._by_hand = judge
+
+    def judge(self, answer: Function) -> str:
+        """Return what a right answer proves, or raise :class:`WrongAnswer`."""
+        return self._by_hand(lambda *arguments: call(answer, arguments, {}, None))
+
+
+def exercise(
+    cases: Callable[[], list[tuple[Any, ...]]], says: Message, **options: Any
+) -> Callable[[Function], Exercise]:
+    """Make the decorated right function an :class:`Exercise`.
+
+    Args:
+        cases: returns the argument tuples that the answer is tried on. Choose them so that every
+            two sizes differ: batch, length, vocabulary, number of labels.
+        says: what a right answer proves; a str, or a function of the first case.
+        options: ``returns``, the names of the returned values; ``hint``, a sentence after a wrong
+            shape; ``none``, a sentence after a returned None; ``errors``, what to say where the
+            text of a raised error matches a pattern; ``without``, names that a right answer may
+            not use; ``divisor``, of the arguments, the number that the right sum is divided by.
+    """
+    return lambda right: Exercise(right, cases, says, **options)
+
+
+def call(
+    answer: Function, given: tuple[Any, ...], errors: dict[str, str], case: tuple[Any, ...] | None
+) -> Any:
+    """Call the reader's function; an error in it becomes a :class:`WrongAnswer` with its frames.
+
+    Args:
+        answer: the reader's function.
+        given: its arguments.
+        errors: what to say where the text of an error matches a pattern.
+        case: an untouched copy of the arguments; where ``given`` differs from it afterwards, the
+            function has changed what belongs to its caller. ``None``: don't look.
+    """
+    try:
+        found = answer(*given)
+    except (NotImplementedError, WrongAnswer):
+        raise
+    except Exception as error:
+        told = f"Your function raises {type(error).__name__}: {error}"
+        for pattern, message in errors.items():
+            if re.search(pattern, str(error)):
+                told = message
+        wrong = WrongAnswer(told)
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+        wrong.frames = "".join(traceback.format_list(frames)).splitlines()
+        raise wrong from error
+    if case is not None and not all(map(same, given, case)):
+        raise WrongAnswer(
+            "Your function changes a tensor or a list that it was given, and the caller loses it. "
+            "Work on a copy (`.clone()`, `torch.where`, `masked_fill`, `row + [...]`)."
+        )
+    return found
+
+
+def outcome(wrong: Function, case: tuple[Any, ...]) -> Any:
+    """Return what a registered wrong function returns; where it raises, nothing compares equal."""
+    try:
+        return wrong(*case)
+    except Exception:
+        return math.nan
+
+
+def copied(case: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return copies of tensors, lists and dicts; models and tokenizers stay as they are."""
+    plain = (torch.Tensor, list, dict, tuple)
+    return tuple(copy.deepcopy(value) if isinstance(value, plain) else value for value in case)
+
+
+def names_in(code: CodeType | None) -> Iterator[str]:
+    """Yield the global names and attributes that a function uses, those inside it included."""
+    if code is not None:
+        yield from code.co_names
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield from names_in(constant)
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is one number: a float, an int or a tensor of one entry."""
+    one = value.numel() == 1 if isinstance(value, torch.Tensor) else isinstance(value, int | float)
+    return one and not isinstance(value, bool)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two answers are equal: floats to four decimals, tensors with shape and dtype."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and other.dim():
+        if one.shape != other.shape or one.is_floating_point() != other.is_floating_point():
+            return False
+        if not one.is_floating_point():
+            return one.dtype == other.dtype and torch.equal(one, other)
+        return torch.allclose(one.detach().double(), other.detach().double(), atol=1e-4)
+    if is_number(one) and is_number(other):
+        one, other = (float(x.detach() if isinstance(x, torch.Tensor) else x) for x in (one, other))
+        return one == other or math.isclose(one, other, abs_tol=1e-4)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+def require_like(found: Any, right: Any, names: tuple[str, ...], hint: str) -> None:
+    """Say which of type, shape and dtype of an answer isn't that of the right one."""
+    if isinstance(right, tuple):
+        if not isinstance(found, tuple) or len(found) != len(right):
+            raise WrongAnswer(
+                f"Your function returns {described(found)}. It should return "
+                f"{len(right)} values: `return {', '.join(names)}`."
+            )
+        for name, one, other in zip(names, found, right, strict=True):
+            require_like(one, other, (name,), hint)
+        return
+    [name] = names
+    if is_number(right):
+        if not is_number(found):
+            raise WrongAnswer(f"Your function returns {described(found)}. Return one number.")
+    elif isinstance(right, torch.Tensor):
+        if not isinstance(found, torch.Tensor):
+            raise WrongAnswer(
+                f"Your {name} is a {type(found).__name__}, not a tensor. Return a tensor of shape "
+                f"{tuple(right.shape)}."
+            )
+        if found.shape != right.shape:
+            raise WrongAnswer(
+                f"Your {name} has shape {tuple(found.shape)}, not {tuple(right.shape)}. {hint}".rstrip()
+            )
+        if found.dtype != right.dtype:
+            raise WrongAnswer(f"Your {name} has dtype {found.dtype}, not {right.dtype}.")
+    elif type(found) is not type(right):
+        raise WrongAnswer(
+            f"Your function returns {described(found)}. It should return a {type(right).__name__}."
+        )
+
+
+def described(value: object) -> str:
+    """Say in two words what a value is."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def first_difference(found: Any, right: Any, names: tuple[str, ...]) -> str:
+    """Say where an answer is another one than the right one, and what should stand there."""
+    if isinstance(right, tuple):
+        for name, one, other in zip(names, found, right, strict=True):
+            if not same(one, other):
+                return first_difference(one, other, (name,))
+    [name] = names
+    if is_number(right):
+        return f"Your function returns {float(found):.4f}, and it should return {float(right):.4f}."
+    if not isinstance(right, torch.Tensor):
+        return f"Your function returns {found!r}, and it should return {right!r}."
+    where = tuple((found != right).nonzero()[0].tolist())
+    axes = ("position",) if len(where) == 1 else ("row", "position", "entry")
+    place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
+    one, other = (
+        f"{t[where].item():.4f}" if t.is_floating_point() else f"{t[where].item()}"
+        for t in (found, right)
+    )
+    return f"Your {name} at {place} holds {one}, and it should be {other}."

@@ -1,0 +1,326 @@
+"""Every number in the text of a lesson is printed or stands in a cell of the same section.
+
+A number is a run of digits, with its sign, comma groups, decimals and percent sign, or a release
+such as 2.4.0. Number words are not looked at. It is shown when a cell of its section prints it, or
+has it in its code (comments, docstrings and the widths of formats do not count). A percentage may
+also be shown as a fraction, or by a printed number that rounds to it.
+
+- What stands above the first section, in a Summary or in "Where this goes wrong in practice" speaks
+  of the whole lesson, and is looked for in all of it; so are the numbers of `CONSTANTS`.
+- The options of a **Predict** are guesses: one of them has to be shown. What is said before the
+  question is text as any other.
+- Headings are questions, and the tables of the map are generated: neither is looked at.
+- All others are listed in ``plain_numbers.toml``, each with the words around it and a reason.
+"""
+
+import ast
+import re
+import tomllib
+from typing import NamedTuple
+
+import stored
+import nbformat
+import pytest
+
+LISTED = tomllib.loads((stored.ROOT / "tests" / "plain_numbers.toml").read_text("utf-8"))["plain"]
+# ignore_index, [MASK], and BERT's rule: a lesson shows them once, and speaks of them everywhere.
+CONSTANTS = {-100, 103, 0.15, 0.8, 0.1}
+WHOLE = ("What you will learn", "Before you start", "Setup", "Summary", "Where this goes wrong")
+NO_NUMBERS = [
+    r"\]\([^)]*\)",  # the target of a link
+    r"<summary>.*?</summary>|<[^>]*>",
+    r"^#+ [^\n]*",  # a heading
+    r"arXiv:[\d.]+(, section [\d.]+)?|discuss\.pytorch\.org \d+|\bforum \d+|[\w./-]+#\d+",  # a source
+    r"[Ll]essons? \d\d(?:(?:,| and| to) \d\d)*|\b[Cc]ases? \d+(?:(?:,| and| to) \d+)*",
+    r"\d+ minutes",
+    r"^\d+\.\s",  # a numbered list
+    r"\b(?:GPT-2|SHA-256|float32|d2l)\b|[\w/]+\.(?:ipynb|py)\b",  # a name
+]
+GENERATED = {"navigation", "lesson-table", "question-index"}
+RELEASE = re.compile(r"(?<![\w.-])\d+\.\d+\.\d+(?![\w-]|\.\d)")
+NUMBER = re.compile(
+    r"(?<![\w.,-])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?:\s?%)?(?![^\W²³]|[.,]\d)"
+)
+IN_CODE = re.compile(r"(?<![\w.])-?\d+(?:[_,]\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?%?(?!\w|\.\d)")
+
+
+class Statement(NamedTuple):
+    """A number in a text: its section, its paragraph, and how it is written.
+
+    The options of a question are one statement, written with " or " between them.
+    """
+
+    section: str
+    paragraph: str
+    number: str
+
+
+def value(text):
+    """Return the number that a text means; a release is its text."""
+    if RELEASE.fullmatch(text):
+        return text
+    plain = text.replace(",", "").replace("_", "").replace("−", "-").rstrip("% \u00a0\u202f")
+    return float(plain) / (100 if "%" in text else 1)
+
+
+def plain(text):
+    """Return a piece of Markdown without what is no number, and of code the numbers alone."""
+    for pattern in NO_NUMBERS:
+        text = re.sub(pattern, " ", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`([^`]*)`", lambda span: f" {' '.join(IN_CODE.findall(span[1]))} ", text)
+    return re.sub(r"\b(\d+)/(\d+)/(\d+)\b", r"\1 % \2 % \3 %", text)  # BERT's rule, 80/10/10
+
+
+def numbers(text):
+    """Return the numbers in a piece of Markdown, as they are written."""
+    text = plain(text)
+    return RELEASE.findall(text) + NUMBER.findall(RELEASE.sub(" ", text))
+
+
+def paragraphs(cell):
+    """Return what is written in a cell by hand, without blocks of code."""
+    if cell.cell_type != "markdown" or GENERATED & set(stored.tags(cell)):
+        return []
+    return re.sub(r"```.*?```", "", cell.source, flags=re.DOTALL).split("\n\n")
+
+
+def said(paragraph):
+    """Return the numbers of a paragraph, and those of each question that a **Predict** asks."""
+    text, _, rest = paragraph.partition("**Predict.**")
+    sentences = re.split(r"(?<=[.:?])\s", rest)
+    questions = [numbers(sentence) for sentence in sentences if sentence.endswith("?")]
+    text += "".join(f" {sentence}" for sentence in sentences if not sentence.endswith("?"))
+    return numbers(text), [options for options in questions if options]
+
+
+class Literals(ast.NodeVisitor):
+    """Collect the numbers of a program, and those in its strings."""
+
+    def __init__(self):
+        self.values = set()
+
+    def visit_Constant(self, node):
+        if isinstance(node.value, str):
+            self.values |= values_in(node.value)
+        elif type(node.value) in (int, float):
+            self.values.add(float(node.value))
+
+    def visit_UnaryOp(self, node):
+        if isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+            self.values.add(-float(node.operand.value))
+        else:
+            self.generic_visit(node)
+
+    def visit_FormattedValue(self, node):
+        self.visit(node.value)  # and not the format
+
+    def visit_Expr(self, node):
+        if not (isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)):
+            self.generic_visit(node)
+
+
+def values_in(text):
+    """Return the values of all numbers and releases in what a program prints."""
+    releases = set(RELEASE.findall(text))
+    majors = {float(release.partition(".")[0]) for release in releases}
+    return releases | majors | {value(found) for found in IN_CODE.findall(RELEASE.sub(" ", text))}
+
+
+def shown(cells):
+    """Return the values in the code of cells and in what they print."""
+    literals = Literals()
+    for cell in cells:
+        if cell.cell_type == "code":
+            literals.visit(ast.parse(cell.source))
+            for output in cell.outputs:
+                data = output.get("data", {})
+                html = re.sub(r"<[^>]*>", " ", data.get("text/html", ""))
+                for text in (output.get("text", ""), output.get("evalue", ""), html):
+                    literals.values |= values_in(text)
+                literals.values |= values_in(data.get("text/plain", ""))
+    return literals.values
+
+
+def sections(notebook):
+    """Return (heading, cells) for each section of a lesson; what is above the first has none."""
+    parts = [("", [])]
+    for cell in notebook.cells:
+        heading = re.match(r"## (.+)", cell.source) if cell.cell_type == "markdown" else None
+        if heading:
+            parts.append((heading[1], []))
+        parts[-1][1].append(cell)
+    return parts
+
+
+def is_shown(number, values):
+    """Say whether a number as it is written is one of the values."""
+    wanted = value(number)
+    if "%" not in number:
+        return wanted in values
+    decimals = len(number.rstrip("% ").partition(".")[2])
+    fractions = (v for v in values if isinstance(v, float))
+    return any(round(100 * v, decimals) == round(100 * wanted, decimals) for v in fractions)
+
+
+def statements(notebook):
+    """Yield a `Statement` for each number of the text, and the values that may show it."""
+    everywhere = shown(notebook.cells)
+    for heading, cells in sections(notebook):
+        here = everywhere if not heading or heading.startswith(WHOLE) else shown(cells)
+        here = here | CONSTANTS & everywhere
+        for cell in cells:
+            for paragraph in paragraphs(cell):
+                text, questions = said(paragraph)
+                for options in [[number] for number in text] + questions:
+                    yield Statement(heading, paragraph, " or ".join(options)), here
+
+
+def unmatched(notebook):
+    """Return the statements of a lesson that no cell shows, as a list of `Statement`."""
+    return [
+        statement
+        for statement, values in statements(notebook)
+        if not any(is_shown(number, values) for number in statement.number.split(" or "))
+    ]
+
+
+def entries_for(statement, entries):
+    """Return the entries of the list that name a statement."""
+    return [
+        entry
+        for entry in entries
+        if entry["words"] in statement.paragraph and statement.number in numbers(entry["words"])
+    ]
+
+
+@pytest.mark.parametrize("path", stored.PATHS, ids=stored.NAMES)
+def test_every_number_is_shown_or_listed(path):
+    entries = [entry for entry in LISTED if path.name.startswith(entry["lesson"])]
+    missing = unmatched(stored.read(path))
+    assert [statement for statement in missing if not entries_for(statement, entries)] == []
+    used = [entry for statement in missing for entry in entries_for(statement, entries)]
+    assert [entry for entry in entries if entry not in used] == [], "listed, and not needed"
+
+
+@pytest.mark.parametrize("path", stored.PATHS, ids=stored.NAMES)
+def test_no_digit_is_overlooked(path):
+    for cell in stored.read(path).cells:
+        for paragraph in paragraphs(cell):
+            rest = NUMBER.sub(" ", RELEASE.sub(" ", plain(paragraph)))
+            assert not re.search(r"\d", rest), paragraph
+
+
+def test_each_listed_number_has_a_reason():
+    assert 0 < len(LISTED) <= 20, "show more, list less"
+    assert all(len(entry["reason"].split()) >= 3 for entry in LISTED)
+
+
+def one_up(number, k):
+    """Return a number with its digit at ``k`` one up."""
+    return number[:k] + str((int(number[k]) + 1) % 10) + number[k + 1 :]
+
+
+def figures():
+    """Return what docs/reliability.md says about the numbers, as {what: figure}."""
+    found = [pair for path in stored.PATHS for pair in statements(stored.read(path))]
+    single = [pair for pair in found if " or " not in pair[0].number]
+    noticed = []
+    for statement, values in single:
+        number = statement.number
+        digits = [k for k, sign in enumerate(number) if sign.isdigit()]
+        if len(digits) > 1:
+            noticed += [not is_shown(one_up(number, k), values) for k in (digits[0], digits[-1])]
+    return {
+        "numbers in the text": len(single),
+        "questions with numbers to choose from, one of them shown": len(found) - len(single),
+        "listed with a reason": sum(len(unmatched(stored.read(path))) for path in stored.PATHS),
+        "first or last digit of a longer number changed": len(noticed),
+        "of these changes noticed": sum(noticed),
+    }
+
+
+def test_a_change_of_a_longer_number_is_nearly_always_noticed():
+    # It is not where the changed one is shown as well: -99 in a lesson on -100. A number of one
+    # digit is nearly always shown somewhere in a section, so of these few changes are noticed.
+    numbers_in_all, _, _, changed, noticed = figures().values()
+    assert numbers_in_all > 300
+    assert noticed > 0.85 * changed > 250
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Of 30,522 tokens `-100` and `[103]` stay, 15 % go.", ["30,522", "-100", "103", "15 %"]),
+        ("Lesson 04 and transformers#2946: case 3, HF forum 1202, 5 minutes.", []),
+        ("It was -1 up to 2.3.0, and release 5 drops it.", ["2.3.0", "-1", "5"]),
+        ("## Why 7?\n1. one\n2. two", []),
+        ("arXiv:1810.04805, section 3.1 says 80/10/10.", ["80 %", "10 %", "10 %"]),
+        ("BERT-5, x2 and GPT-2 have no number; −3, 1/9 and 0.02² have.", ["−3", "1", "9", "0.02"]),
+        ("A 12-layer model reads $p(1-p)$ in 03_train.ipynb.", ["12", "1"]),
+        ("`labels[labels == -1] = -100` and `bert-base`", ["-1", "-100"]),
+        ("| 0 | 1e-4 |", ["0", "1e-4"]),
+    ],
+)
+def test_what_counts_as_a_number(text, found):
+    assert numbers(text) == found
+
+
+def test_the_options_of_a_question_are_one_statement():
+    paragraph = "It is 3. **Predict.** There are 5 tokens: is it 4 or 44 %? Or 7?"
+    assert said(paragraph) == (["3", "5"], [["4", "44 %"], ["7"]])
+
+
+@pytest.mark.parametrize(
+    ("source", "values"),
+    [
+        ("x = -100  # 7", {-100}),
+        ('def f(row):\n    """Return 7."""\n    return 1_000', {1000}),
+        ('print(f"{x:7.3f} of {n / 4} in 2.4.0")', {4, 2, "2.4.0"}),
+        ("share = 15e-2", {0.15}),
+    ],
+)
+def test_what_counts_as_shown_by_code(source, values):
+    assert shown([nbformat.v4.new_code_cell(source)]) == values
+
+
+def toy(text):
+    """A lesson of two sections; the first prints 0.1523, 30,522 and 2.3.0 and asserts 8."""
+    code = nbformat.v4.new_code_cell("assert n == 8  # not 9\nprint(share, size, release)")
+    code.outputs = [nbformat.v4.new_output("stream", text="0.1523 30,522 2.3.0\n")]
+    other = nbformat.v4.new_code_cell("ignored, wrong = -100, -99")
+    cells = [nbformat.v4.new_markdown_cell("# T"), nbformat.v4.new_markdown_cell("## A"), code]
+    cells += [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_markdown_cell("## B"), other]
+    return nbformat.v4.new_notebook(cells=cells)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["8", "0.1523", "30522", "15 %", "15.2 %", "`-100`", "2.3.0", "2", "`n == 8`", "5 minutes",
+     "x.\n\n**Predict.** Is it 7, 8 or 9?"],
+)  # fmt: skip
+def test_a_number_that_is_shown_is_found(text):
+    assert unmatched(toy(f"It is {text}")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *((number, number) for number in ("9", "-8", "0.15", "0.152", "30,523", "16 %", "15.3 %")),
+        *((number, number) for number in ("-99", "103", "80 %", "2.4.0", "1")),
+        ("`-101`", "-101"),
+        ("`n == 9`", "9"),
+        ("on\n| a | b |\n| --- | --- |\n| c | 70 % |", "70 %"),
+        ("70/8/8", "70 %"),
+        ("told. **Predict.** Is it 7 or 9?", "7 or 9"),
+        ("told. **Predict.** One has 7. Is it 8?", "7"),
+    ],
+)
+def test_a_changed_number_is_found_missing(text, number):
+    assert number in [statement.number for statement in unmatched(toy(f"It is {text}"))]
+
+
+def test_an_entry_of_the_list_excuses_its_own_words_alone():
+    [statement] = unmatched(toy("In 1730 it was 8."))
+    assert entries_for(statement, [{"words": "In 1730"}])
+    assert not entries_for(statement, [{"words": "in 1730"}])
+    assert not entries_for(statement, [{"words": "it was 8"}])

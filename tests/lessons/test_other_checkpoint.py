@@ -1,0 +1,94 @@
+"""All lessons run on another checkpoint: the same vocabulary, another size, random weights.
+
+This is what a reader relies on who sets MLMTUTOR_MODEL. What is printed differs; the assertions of
+the lessons decide. Those that need a trained model end in ``or not trained``. One checkpoint is run
+here; ``tools/repeat.py`` runs others, for one may satisfy an assertion by luck.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree
+
+import stored
+import nbformat
+import pytest
+from random_checkpoint import write_random_checkpoint
+
+from mlmtutor import load_tutor
+from mlmtutor.scoring import is_trained
+
+CONDITION = "or not trained"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The folder of a small BERT with random weights."""
+    folder = tmp_path_factory.mktemp("another") / "checkpoint"
+    write_random_checkpoint(folder, seed=0)
+    return folder
+
+
+def test_only_the_embedded_model_is_trained(checkpoint):
+    assert is_trained(*load_tutor())
+    assert not is_trained(*load_tutor(checkpoint))
+
+
+def run(notebooks, checkpoint, report):
+    """Run notebooks on a checkpoint; returns what pytest said."""
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-q"]
+    command += ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240"]
+    return subprocess.run(
+        [*command, f"--junitxml={report}", notebooks],
+        cwd=stored.ROOT,
+        env={**os.environ, "MLMTUTOR_MODEL": str(checkpoint)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_assertions_hold(checkpoint, tmp_path):
+    done = run("notebooks", checkpoint, tmp_path / "report.xml")
+    assert done.returncode == 0, done.stdout[-5000:]
+    suite = xml.etree.ElementTree.parse(tmp_path / "report.xml").getroot().find("testsuite").attrib
+    code = [c for path in stored.PATHS for c in stored.read(path).cells if c.cell_type == "code"]
+    assert int(suite["tests"]) == len(code)
+
+
+def test_an_assertion_without_the_condition_would_fail(checkpoint, tmp_path):
+    # The notebook sees this checkpoint, and its assertion decides.
+    source = "from mlmtutor import load_tutor\nfrom mlmtutor.scoring import is_trained\n"
+    cell = nbformat.v4.new_code_cell(source + "assert is_trained(*load_tutor())")
+    notebook = nbformat.v4.new_notebook(
+        cells=[cell], metadata=stored.read(stored.PATHS[0]).metadata
+    )
+    nbformat.write(notebook, tmp_path / "needs_training.ipynb")
+    done = run(tmp_path / "needs_training.ipynb", checkpoint, tmp_path / "report.xml")
+    assert done.returncode == 1, done.stdout[-5000:]
+    assert "AssertionError" in done.stdout
+
+
+def code_of(path):
+    return [cell.source for cell in stored.code_cells(stored.read(path))]
+
+
+@pytest.mark.parametrize("path", stored.PATHS, ids=stored.NAMES)
+def test_a_lesson_with_the_condition_says_what_it_is(path):
+    with_condition = any(CONDITION in source for source in code_of(path))
+    assert any("trained = is_trained(" in source for source in code_of(path)) == with_condition
+
+
+def figures():
+    """Return what docs/reliability.md says about another checkpoint, as {what: figure}."""
+    sources = [source for path in stored.PATHS for source in code_of(path)]
+    return {
+        "code cells run": len(sources),
+        "assertions in them": sum(len(re.findall(r"^\s*assert ", s, re.M)) for s in sources),
+        "assertions asked of a trained model alone": sum(s.count(CONDITION) for s in sources),
+    }
+
+
+def test_the_condition_is_rare():
+    _, assertions, conditional = figures().values()
+    assert 0 < conditional <= 0.05 * assertions

@@ -1,0 +1,162 @@
+"""Lessons run to their end in JupyterLab, in a real browser."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import stored
+import pytest
+from browser import SCREENSHOTS, needs_chromium
+
+pytestmark = needs_chromium
+
+# Reads the model and not the page: JupyterLab does not attach all cells.
+CELLS = """() => {
+    const panel = window.jupyterapp?.shell.currentWidget;
+    const model = panel?.content?.model;
+    if (!model) return null;
+    return Array.from({length: model.cells.length}, (_, i) => model.cells.get(i))
+        .filter(cell => cell.type === 'code')
+        .map(cell => ({count: cell.executionCount, state: cell.executionState,
+                       outputs: cell.outputs.toJSON()}));
+}"""
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def jupyterlab(tmp_path_factory):
+    """JupyterLab on a copy of the lessons; gives its address, and ends it afterwards."""
+    home = tmp_path_factory.mktemp("home")
+    folder = shutil.copytree(stored.ROOT / "notebooks", home / "notebooks")
+    # Attach all cells to the page, not those in view alone: a test can then look at any of them.
+    settings = home / "config/lab/user-settings/@jupyterlab/notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    port = free_port()
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+        f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={folder}", "--expose-app-in-browser",
+    ]  # fmt: skip
+    clean = {**os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / "config")}
+    with open(home / "log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=clean)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/api", timeout=1).close()
+                break
+            assert server.poll() is None, (home / "log").read_text()
+            time.sleep(0.5)
+        else:
+            pytest.fail((home / "log").read_text())
+        yield address
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def open_lesson(browser, address, name, width=1440):
+    """Return a page that shows one lesson, and the list of requests that leave the machine."""
+    page = browser.new_page(viewport={"width": width, "height": 1000})
+    elsewhere = []
+    page.on(
+        "request",
+        lambda request: (
+            elsewhere.append(request.url)
+            if not request.url.startswith((address, "data:", "blob:", "ws://127.0.0.1"))
+            else None
+        ),
+    )
+    page.goto(f"{address}/lab/tree/{name}")
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.context?.isReady "
+        "&& window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel", timeout=60_000
+    )  # fmt: skip
+    return page, elsewhere
+
+
+@pytest.mark.parametrize("name", ["01_answer_the_question", "05_compute_the_loss_by_hand"])
+def test_a_lesson_runs_to_its_end(browser, jupyterlab, name):
+    page, elsewhere = open_lesson(browser, jupyterlab, f"{name}.ipynb")
+    stored = stored.code_cells(stored.read(stored.ROOT / "notebooks" / f"{name}.ipynb"))
+    page.evaluate(
+        "async () => { await window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs');"
+        "await window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
+    )
+    for _ in range(240):
+        cells = page.evaluate(CELLS)
+        if all(cell["count"] for cell in cells):
+            break
+        time.sleep(0.5)
+    assert [cell["count"] for cell in cells] == list(range(1, len(stored) + 1))
+    for cell, before in zip(cells, stored, strict=True):
+        kinds = [output["output_type"] for output in cell["outputs"]]
+        assert ("error" in kinds) == ("raises-exception" in stored.tags(before))
+    assert [len(cell["outputs"]) for cell in cells] == [len(cell.outputs) for cell in stored]
+    assert elsewhere == []
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"lesson-{name[:2]}.png")
+    page.close()
+
+
+def test_an_untrusted_lesson_shows_its_tables(browser, jupyterlab):
+    # A fresh copy is untrusted: only what the sanitizer of JupyterLab lets through is shown.
+    page, _ = open_lesson(browser, jupyterlab, "01_answer_the_question.ipynb")
+    table = page.locator("table:has(caption)").first
+    table.scroll_into_view_if_needed(timeout=30_000)
+    assert table.locator("th[scope=row]").all_inner_texts()[0] == "position"
+    scored = table.get_by_text("✓ change")
+    scored.wait_for(timeout=30_000)
+    assert scored.count() == 1
+    label = table.get_by_text("2689")
+    background, colour = label.evaluate(
+        "cell => [getComputedStyle(cell).backgroundColor, getComputedStyle(cell).color]"
+    )
+    assert (background, colour) == ("rgb(0, 114, 178)", "rgb(255, 255, 255)")
+    page.close()
+
+
+def test_a_question_leads_to_the_section_that_answers_it(browser, jupyterlab):
+    page, _ = open_lesson(browser, jupyterlab, "00_start_here.ipynb")
+    row = page.locator("tr", has_text="transformers#2946").first
+    row.scroll_into_view_if_needed(timeout=30_000)
+    link = row.get_by_role("link", name="01: Which positions hold -100?")
+    link.click()
+    page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.context.path.startsWith('01_')",
+        timeout=30_000,
+    )
+    heading = page.locator("h2", has_text="Which positions hold -100?").first
+    heading.wait_for(timeout=30_000)
+    page.wait_for_function(
+        "heading => { const at = heading.getBoundingClientRect().top;"
+        "return at > 0 && at < window.innerHeight; }",
+        arg=heading.element_handle(), timeout=30_000,
+    )  # fmt: skip
+    page.close()
+
+
+def test_no_lesson_scrolls_sideways(browser, jupyterlab):
+    page, _ = open_lesson(browser, jupyterlab, "01_answer_the_question.ipynb", width=1280)
+    page.locator("table:has(caption)").first.scroll_into_view_if_needed(timeout=30_000)
+    wide = page.evaluate(
+        "() => Array.from(document.querySelectorAll('.jp-OutputArea-output > div'))"
+        ".filter(node => node.scrollWidth > node.clientWidth + 1).length"
+    )
+    assert wide == 0
+    page.close()

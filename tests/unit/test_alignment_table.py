@@ -1,0 +1,254 @@
+import html.parser
+import math
+import re
+
+import pytest
+import torch
+
+from mlmtutor import alignment
+from mlmtutor.alignment_table import BLOCK, LONGEST, MOST_ROWS, STYLES, WIDEST
+
+IDS = [101, 1045, 2215, 2000, 103, 1996, 2088, 1012, 102]
+LABELS = [-100, -100, -100, -100, 2689, -100, -100, -100, -100]
+
+
+class Reader(html.parser.HTMLParser):
+    """Collect tags with attributes, the text of cells, and what is open at the end."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.tables = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+
+def html_of(table):
+    return table._repr_html_()
+
+
+def contrast(one, other):
+    """WCAG 2 contrast ratio of two colours given as #RRGGBB."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_html_and_text_have_the_same_cells(tutor):
+    model, tokenizer = tutor
+    with torch.no_grad():
+        out = model(torch.tensor([IDS]), labels=torch.tensor([LABELS]))
+    table = alignment(tokenizer, IDS, LABELS, out.logits[0])
+    [rows] = Reader(html_of(table)).tables
+    assert [row[0] for row in rows] == [
+        "position", "token", "input_ids", "labels", "scored", "−log p(label)",
+    ]  # fmt: skip
+    assert {len(row) for row in rows} == {1 + len(IDS)}
+    lines = str(table).splitlines()
+    for row, line in zip(rows, lines, strict=False):
+        assert line.split() == " ".join(row).split()
+    assert rows[4][5] == "✓ change"
+    assert rows[5][5] == f"{out.loss:.2f}"
+    assert table.loss == pytest.approx(out.loss.item(), abs=1e-6)
+    assert (
+        lines[-1]
+        == f"1 of 9 positions is scored (✓). loss = mean of 1 value (position 4) = {out.loss:.2f}"
+    )
+
+
+def test_loss_is_the_models_for_a_batch(tutor):
+    model, tokenizer = tutor
+    batch = tokenizer(["A [MASK] sat.", "It was a [MASK] day."], padding=True, return_tensors="pt")
+    ids = batch["input_ids"]
+    labels = torch.where(ids == 103, 4937, -100)
+    labels[1, 1] = ids[1, 1]
+    with torch.no_grad():
+        out = model(**batch, labels=labels)
+    table = alignment(tokenizer, ids, labels, out.logits, attention_mask=batch["attention_mask"])
+    assert table.loss == pytest.approx(out.loss.item(), abs=1e-6)
+    assert table.scored == 3
+    assert "row 0 position 2, row 1 position 1, row 1 position 4" in table.summary
+    assert [block.title for block in table.blocks] == [
+        f"row 0, positions 0 to {ids.shape[1] - 1}", f"row 1, positions 0 to {ids.shape[1] - 1}",
+    ]  # fmt: skip
+    assert "attention_mask" in str(table)
+
+
+def test_meaning_does_not_rest_on_colour(tokenizer):
+    rows = Reader(html_of(alignment(tokenizer, IDS, LABELS))).tables[0]
+    marks = rows[4][1:]
+    assert [mark.startswith("✓") for mark in marks] == [label != -100 for label in LABELS]
+    assert {mark for mark, label in zip(marks, LABELS, strict=True) if label == -100} == {"·"}
+
+
+def test_html_survives_an_untrusted_notebook(tokenizer):
+    long = [[101, *[2000 + i for i in range(60)], 102]] * 2
+    for table in (alignment(tokenizer, IDS, LABELS), alignment(tokenizer, long, long)):
+        reader = Reader(html_of(table))
+        assert reader.open == []
+        assert {t for t, _ in reader.tags} <= {
+            "div",
+            "table",
+            "caption",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+            "p",
+        }
+        assert {a for _, attributes in reader.tags for a in attributes} <= {"style", "scope"}
+
+
+def test_headers_have_scope_and_tables_have_captions(tokenizer):
+    reader = Reader(html_of(alignment(tokenizer, [IDS, IDS], [LABELS, LABELS])))
+    names = [tag for tag, _ in reader.tags]
+    assert names.count("table") == names.count("caption") == 2
+    scopes = [attributes.get("scope") for tag, attributes in reader.tags if tag == "th"]
+    assert set(scopes) == {"row", "col"}
+
+
+def test_coloured_cells_are_readable_in_both_themes():
+    for name, style in STYLES.items():
+        background = re.search(r"background:(#[0-9A-F]{6})", style)
+        if background:
+            text = re.search(r"(?<!d)color:(#[0-9a-f]{3,6})", style).group(1)
+            text = text if len(text) == 7 else "#" + "".join(2 * c for c in text[1:])
+            assert contrast(background.group(1), text) >= 4.5, name
+        else:
+            assert "color:" not in style.replace("border-bottom", ""), (
+                "plain text takes the theme's"
+            )
+    opacity = float(re.search(r"opacity:([.\d]+)", STYLES["muted"]).group(1))
+    for page, ink in (("#ffffff", 0x21), ("#111111", 0xDE)):  # the themes of JupyterLab
+        paper = int(page[1:3], 16)
+        mixed = round(paper + (ink - paper) * opacity)
+        assert contrast(page, f"#{mixed:02x}{mixed:02x}{mixed:02x}") >= 4.5
+
+
+@pytest.mark.parametrize("length", [0, 1, BLOCK, BLOCK + 1, LONGEST, LONGEST + 1, 512])
+def test_every_position_is_shown_or_counted(tokenizer, length):
+    ids = [2000 + i for i in range(length)]
+    labels = [i if n % 5 == 0 else -100 for n, i in enumerate(ids)]
+    table = alignment(tokenizer, ids, labels)
+    shown = [int(c.text) for block in table.blocks if block.lines for c in block.lines[0][1]]
+    folds = [re.search(r"positions (\d+) to (\d+) are folded: (\d+) positions, (\d+) scored", b.title)
+             for b in table.blocks if not b.lines]  # fmt: skip
+    assert len(folds) == (length > LONGEST)
+    for fold in folds:
+        first, last, count, scored = map(int, fold.groups())
+        assert count == last - first + 1
+        assert scored == sum(label != -100 for label in labels[first : last + 1])
+        shown += range(first, last + 1)
+        assert fold.group() in html_of(table)
+        assert fold.group() in str(table)
+    assert sorted(shown) == list(range(length))
+    assert all(len(b.lines[0][1]) <= BLOCK for b in table.blocks if b.lines)
+    assert table.summary.startswith(f"{sum(x != -100 for x in labels)} of {length} positions")
+
+
+def test_wide_tokens_wrap_earlier(tokenizer):
+    word = tokenizer.convert_tokens_to_ids("characteristics")
+    table = alignment(tokenizer, [word] * 12, [word] * 12)
+    shown = [int(c.text) for block in table.blocks for c in block.lines[0][1]]
+    assert shown == list(range(12))
+    assert len(table.blocks) == 2
+    for line in str(table).splitlines():
+        assert len(line) <= WIDEST + 15
+
+
+def test_rows_of_a_large_batch_are_folded_with_a_count(tokenizer):
+    table = alignment(tokenizer, [IDS] * 11, [LABELS] * 11)
+    assert table.blocks[-1].title == "… 3 more rows are folded: 27 positions, 3 scored …"
+    assert len(table.blocks) == MOST_ROWS + 1
+    assert table.scored == 11
+
+
+def test_replaced_is_told_from_kept_and_from_special(tokenizer):
+    ids = [101, 103, 4937, 2938, 102]
+    labels = [-100, 2000, 9999, 2938, -100]
+    [block] = alignment(tokenizer, ids, labels).blocks
+    assert [cell.style for cell in dict(block.lines)["token"]] == [
+        "special", "replaced", "replaced", "plain", "special",
+    ]  # fmt: skip
+
+
+def test_wrong_labels_are_shown_not_refused(tutor):
+    model, tokenizer = tutor
+    logits = model(torch.tensor([IDS])).logits[0]
+    for label in (-1, len(tokenizer)):
+        labels = [*LABELS[:-1], label]
+        table = alignment(tokenizer, IDS, labels, logits)
+        assert "✗ no id" in str(table)
+        assert f"label {label} is neither -100 nor an id from 0 to 30521" in table.summary
+        assert table.loss is None
+        with pytest.raises(IndexError):
+            model(torch.tensor([IDS]), labels=torch.tensor([labels]))
+
+
+def test_nothing_labelled_is_nan_as_in_the_model(tutor):
+    model, tokenizer = tutor
+    nothing = torch.full((1, 9), -100)
+    out = model(torch.tensor([IDS]), labels=nothing)
+    table = alignment(tokenizer, torch.tensor([IDS]), nothing, out.logits)
+    assert math.isnan(out.loss.item())
+    assert math.isnan(table.loss)
+    assert table.summary == "0 of 9 positions are scored (✓). loss = mean of 0 values = nan"
+
+
+def test_without_labels(tokenizer):
+    table = alignment(tokenizer, IDS)
+    assert table.summary == "No labels: nothing is scored, and the model returns no loss."
+    assert "labels" not in dict(table.blocks[0].lines)
+
+
+def test_tokens_are_escaped(tokenizer, monkeypatch):
+    monkeypatch.setattr(
+        tokenizer, "convert_ids_to_tokens", lambda i: "<b>\n\x00" if i == 5 else None
+    )
+    table = alignment(tokenizer, [5, 6], [5, -100])
+    assert "&lt;b&gt;\\n\\x00" in html_of(table)
+    assert "\n\x00" not in str(table)
+    assert "(no token)" in str(table)
+
+
+def test_inputs_are_not_changed(tokenizer):
+    ids, labels = torch.tensor(IDS), torch.tensor(LABELS)
+    alignment(tokenizer, ids, labels, torch.zeros(9, 30522))
+    assert ids.tolist() == IDS
+    assert labels.tolist() == LABELS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((IDS, LABELS[:-1]), ValueError, r"labels must have the shape of input_ids, \(9,\), but has \(8,\)"),
+        ((5,), ValueError, r"input_ids must have shape \(n,\) or \(batch, n\), but has \(\)"),
+        (([1.0, 2.0],), TypeError, "input_ids must hold integers"),
+        ((IDS, [0.5] * 9), TypeError, "labels must hold integers"),
+        ((IDS, None, torch.zeros(9, 5)), ValueError, "logits were given without labels"),
+        ((IDS, LABELS, torch.zeros(1, 9, 5)), ValueError, "did you pass logits of one sentence"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(tokenizer, arguments, error, message):
+    with pytest.raises(error, match=message):
+        alignment(tokenizer, *arguments)

@@ -1,0 +1,76 @@
+"""pyproject.toml, constraints.txt and environment.yml say the same."""
+
+import re
+import tomllib
+
+import stored
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from rattler import MatchSpec
+
+PYPROJECT = tomllib.loads((stored.ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+CONDA = yaml.safe_load((stored.ROOT / "environment.yml").read_text("utf-8"))
+CONDA_LINES = [line for line in CONDA["dependencies"] if isinstance(line, str)]
+# conda's names of packages that PyPI calls otherwise
+PYPI_NAME = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
+
+EXTRAS = PYPROJECT["optional-dependencies"]
+RANGES = {
+    canonicalize_name(requirement.name): requirement.specifier
+    for line in [*PYPROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
+    for requirement in [Requirement(line)]
+}
+PINS = dict(
+    line.split("==")
+    for line in (stored.ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    if not line.startswith("#")
+)
+
+
+def test_each_range_is_pinned_inside_itself():
+    for name, specifier in RANGES.items():
+        assert name in PINS, f"constraints.txt has no line for {name}"
+        assert specifier.contains(PINS[name]), f"{name}: {PINS[name]} is not in {specifier}"
+
+
+def test_pins_are_exact():
+    assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in PINS.values())
+
+
+def test_supported_releases():
+    assert str(RANGES["nbval"]) == "==0.11.*"
+    for release, supported in {
+        "4.56.2": False,
+        "4.57.0": True,
+        "5.0.0": True,
+        "6.0": False,
+    }.items():
+        assert RANGES["transformers"].contains(release) == supported
+
+
+@pytest.mark.parametrize("line", CONDA_LINES)
+def test_conda_line_is_a_match_spec_that_agrees(line):
+    spec = MatchSpec(line)
+    name = PYPI_NAME.get(spec.name.normalized, spec.name.normalized)
+    if name == "pip":
+        return
+    if name == "python":
+        assert f">={str(spec.version).strip('=*.')}" == PYPROJECT["requires-python"]
+        return
+    bounds = set(line.removeprefix(spec.name.normalized).split(","))
+    assert bounds == set(str(RANGES[name]).split(","))
+
+
+def test_conda_has_every_dependency_that_conda_names():
+    named = {PYPI_NAME.get(line, line) for line in (re.split("[<>=]", x)[0] for x in CONDA_LINES)}
+    assert {"torch", "transformers", "matplotlib", "jupyterlab", "safetensors"} <= named
+
+
+def test_conda_takes_the_rest_from_one_pip_line():
+    [pip] = [line["pip"] for line in CONDA["dependencies"] if isinstance(line, dict)]
+    assert len(pip) == 1
+    extras = re.fullmatch(r"-e \.\[([a-z,]+)\]", pip[0]).group(1).split(",")
+    assert set(extras) <= set(EXTRAS)
+    assert CONDA["channels"] == ["conda-forge", "nodefaults"]

@@ -1,0 +1,292 @@
+"""What the wheels say, what the releases do, and what the errors mean."""
+
+import itertools
+import re
+import warnings
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+)
+
+from mlmtutor.releases import explain_error, label_history, observed_calls
+
+HISTORY = {str(release): release for release in label_history()}
+CALLS = observed_calls()
+
+
+def pairs():
+    return itertools.pairwise(HISTORY.values())
+
+
+def first_with(test):
+    """Return the releases at which `test` begins to hold."""
+    found = [str(after) for before, after in pairs() if test(after) and not test(before)]
+    return [str(next(iter(HISTORY.values())))] * test(next(iter(HISTORY.values()))) + found
+
+
+# The history
+
+
+def test_releases_are_in_order_and_dates_ascend_within_a_package():
+    for before, after in pairs():
+        if before.package == after.package:
+            old, new = (tuple(map(int, r.version.split("."))) for r in (before, after))
+            assert old < new
+    # 4.57.6 was a late patch: order by number and by day agree for all the others
+    dates = [r.date for r in HISTORY.values() if r.version != "4.57.6"]
+    assert dates == sorted(dates)
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", date) for date in dates)
+    assert len({r.sha256 for r in HISTORY.values()}) == len(HISTORY)
+
+
+def test_the_ignored_label_changed_once():
+    assert first_with(lambda r: r.ignore_index == -100) == ["transformers 2.4.0"]
+    assert {r.ignore_index for r in HISTORY.values()} == {-1, -100}
+
+
+def test_the_argument_was_renamed_once():
+    assert first_with(lambda r: r.labels == "labels") == ["transformers 3.0.0"]
+    assert {r.labels for r in HISTORY.values()} == {"masked_lm_labels", "labels"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "since"),
+    [
+        ("accepted", "pytorch-pretrained-bert 0.1.1"),
+        ("DeprecationWarning", "transformers 3.0.0"),
+        ("FutureWarning", "transformers 3.1.0"),
+        ("TypeError", "transformers 4.0.0"),
+        ("dropped", "transformers 5.0.0"),
+    ],
+)
+def test_what_became_of_the_old_name(outcome, since):
+    assert first_with(lambda r: r.takes("masked_lm_labels") == outcome) == [since]
+
+
+def test_the_causal_labels_came_and_went():
+    assert first_with(lambda r: "lm_labels" in r.arguments) == ["transformers 2.2.0"]
+    assert first_with(lambda r: r.takes("lm_labels") == "AssertionError") == ["transformers 3.0.0"]
+
+
+def test_the_place_of_the_labels_moved():
+    seen = [release.position for release in HISTORY.values()]
+    assert [place for place, _ in itertools.groupby(seen)] == [4, 6, 7, 9, 8]
+
+
+def test_the_output_changed_twice():
+    seen = [release.output for release in HISTORY.values()]
+    assert [kind for kind, _ in itertools.groupby(seen)] == ["Tensor", "tuple", "MaskedLMOutput"]
+
+
+def test_a_collator_returns_what_the_model_of_its_release_takes():
+    with_collator = [r for r in HISTORY.values() if r.collator_key]
+    assert str(with_collator[0]) == "transformers 2.9.0"
+    for release in with_collator:
+        assert release.collator_key == release.labels
+        assert release.collator_ignored == release.ignore_index
+
+
+# What the releases do
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda c: f"{c.release} {c.keyword} {c.ignored}")
+def test_a_release_does_what_was_read(call):
+    release = HISTORY[call.release]
+    taken = release.takes(call.keyword)
+    if taken in ("TypeError", "AssertionError"):
+        assert call.call.startswith(f"{taken}: ")
+        return
+    if taken == "dropped":
+        assert (call.call, call.loss) == ("runs", "None")
+    elif call.ignored != release.ignore_index:
+        assert call.call == f"IndexError: Target {call.ignored} is out of bounds."
+        return
+    elif call.keyword == "lm_labels":
+        assert call.loss == "another number"  # shifted by one
+    else:
+        assert (call.call, call.loss) == ("runs", "-log p(label)")
+    assert call.output == release.output
+    assert (call.logits == "runs") == (release.output == "MaskedLMOutput")
+    assert [text.split(": ")[0] for text in call.warnings] == [taken] * taken.endswith("Warning")
+
+
+def test_each_way_of_taking_the_old_name_was_run():
+    ran = {HISTORY[call.release].takes("masked_lm_labels") for call in CALLS}
+    assert ran == {r.takes("masked_lm_labels") for r in HISTORY.values()}
+    assert {call.release for call in CALLS if call.as_installed} >= {
+        "transformers 4.57.6", "transformers 5.0.0", "transformers 5.23.0", "transformers 5.24.0",
+    }  # fmt: skip
+
+
+SEEN = {
+    text for c in CALLS for text in (c.call, c.logits, *c.warnings) if text not in ("runs", None)
+}
+
+
+@pytest.mark.parametrize("text", sorted(SEEN))
+def test_each_error_and_warning_that_was_seen_is_explained(text):
+    explained = explain_error(text)
+    assert explained.known
+    # and every release that said it lies in one of the stretches that are named
+    keyword = re.search(r"'(\w+)'", text)
+    for call in (c for c in CALLS if text in (c.call, c.logits, *c.warnings)):
+        assert named(call.release, explained.said_by), (call.release, explained.said_by, keyword)
+
+
+def named(release, said_by):
+    """Is the release in one of the stretches "a 1.0 to 2.0" of the text?"""
+    order = list(HISTORY)
+    pattern = r"((?:pytorch-)?[a-z]+(?:-bert)?-?[a-z]*) ([\d.]+\d)(?: to ((?:[a-z-]+ )?[\d.]+\d))?"
+    for package, first, last in re.findall(pattern, said_by):
+        start = f"{package} {first}"
+        end = last if " " in last else f"{package} {last or first}"
+        if start in order and order.index(start) <= order.index(release) <= order.index(end):
+            return True
+    return False
+
+
+# Errors, raised here
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return BertForMaskedLM(BertConfig(vocab_size=30, intermediate_size=8, **sizes)).eval()
+
+
+IDS = torch.tensor([[1, 5, 4, 6], [1, 7, 4, 8]])
+
+
+def labels(ignored=-100, answer=9):
+    return torch.where(IDS == 4, answer, ignored)
+
+
+def trainer_without_labels(model, folder):
+    options = TrainingArguments(str(folder), report_to=[], use_cpu=True, disable_tqdm=True)
+    data = [{"input_ids": ids, "label_ids_": ids} for ids in IDS.tolist()]
+    return Trainer(model, options, train_dataset=data, data_collator=default_data_collator)
+
+
+def decode(tokenizer, values):
+    return tokenizer.decode(values)
+
+
+RAISED = {
+    "-1": (lambda m, t, f: m(IDS, labels=labels(-1)), "A label is -1"),
+    "-99": (lambda m, t, f: m(IDS, labels=labels(-99)), "A label is -99. Only one negative"),
+    "the size of the vocabulary": (
+        lambda m, t, f: m(IDS, labels=labels(answer=30)),
+        "A label is 30, and the ids of the model end before it",
+    ),
+    "-100 where -1 is ignored": (
+        lambda m, t, f: torch.nn.CrossEntropyLoss(ignore_index=-1)(
+            m(IDS).logits.flatten(0, 1), labels().flatten()
+        ),
+        "A label is -100, and this loss was told to ignore another value",
+    ),
+    "too few labels": (
+        lambda m, t, f: m(IDS, labels=labels()[:, 1:].contiguous()),
+        "logits at 8 positions, and there are 6 labels",
+    ),
+    "a slice": (lambda m, t, f: m(IDS, labels=labels()[:, 1:]), "a slice of a larger tensor"),
+    "floats": (lambda m, t, f: m(IDS, labels=labels().float()), "not of dtype torch.int64"),
+    "int32": (lambda m, t, f: m(IDS, labels=labels().int()), "not of dtype torch.int64"),
+    "labels as input": (lambda m, t, f: m(labels(), labels=IDS), "An id in input_ids is outside"),
+    "labels by place": (
+        lambda m, t, f: m(IDS, None, None, labels()), "no row there|exchanged",
+    ),
+    "backward without a loss": (
+        lambda m, t, f: m(IDS).loss.backward(), "no labels reached it",
+    ),
+    "Trainer without labels": (
+        lambda m, t, f: trainer_without_labels(m, f).train(), "no labels reached it",
+    ),
+    "decoding": (
+        lambda m, t, f: t.decode(labels()[0].tolist()), "-100 was passed to the tokenizer",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_an_error_of_the_installed_release_is_explained(name, model, tokenizer, tmp_path):
+    call, means = RAISED[name]
+    with pytest.raises(Exception) as caught:
+        call(model, tokenizer, tmp_path)
+    explained = explain_error(caught.value)
+    assert explained.known, caught.value
+    assert re.search(means, explained.means)
+    assert explained.fix
+    assert explain_error(str(caught.value)).means == explained.means
+
+
+def test_nan_is_explained(model):
+    loss = model(IDS, labels=torch.full_like(IDS, -100)).loss
+    for text in (f"loss: {loss.item()}", f"{{'loss': {loss.item()}, 'epoch': 1.0}}", str(loss)):
+        assert "mean over nothing" in explain_error(text).means
+
+
+# Texts that cannot be raised here: from the threads that are named
+OF_THREADS = {
+    "RuntimeError: CUDA error: device-side assert triggered": "A GPU reports it late",
+    "ClassNLLCriterion.cu:108: Assertion `t >= 0 && t < n_classes` failed.": "A GPU reports",
+    "RuntimeError: Assertion `cur_target >= 0 && cur_target < n_classes' failed.": "Old releases",
+    "UserWarning: Using `-1` to mask the loss for the token is deprecated. "
+    "Please use `-100` instead.": "A TensorFlow loss",
+    "OverflowError: out of range integral type conversion attempted": "-100 was passed",
+    "RuntimeError: expected scalar type Long but found Float": "not of dtype torch.int64",
+    "TypeError: forward() got an unexpected keyword argument 'masked_lm_labels'": "old name",
+}
+
+
+@pytest.mark.parametrize("text", OF_THREADS)
+def test_a_text_from_a_thread_is_explained(text):
+    assert OF_THREADS[text] in explain_error(text).means
+
+
+def test_a_warning_is_explained():
+    [text] = {r.notices[0].text for r in HISTORY.values() if r.notices}
+    with pytest.warns(FutureWarning) as caught:
+        warnings.warn(text, FutureWarning, stacklevel=1)
+    explained = explain_error(caught[0].message)
+    assert "transformers 3.0.0 to 3.5.1" in explained.said_by
+    assert "labels were taken" in explained.means
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "KeyError: 'labels'",
+        "Input contains NaN, infinity or a value too large",
+        "TypeError: forward() got an unexpected keyword argument 'calm'",
+        "CUDA out of memory",
+    ],
+)
+def test_an_unknown_text_is_not_guessed(text):
+    explained = explain_error(text)
+    assert not explained.known
+    assert "no guess is made" in str(explained)
+    assert explained.threads == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (3, TypeError, "must be an exception or its text, but is a int"),
+        ("  ", ValueError, "error is empty: pass the last line"),
+    ],
+)
+def test_no_text_is_refused(error, kind, message):
+    with pytest.raises(kind, match=message):
+        explain_error(error)
+
+
+def test_an_explanation_prints_as_a_few_lines():
+    lines = str(explain_error("IndexError: Target -1 is out of bounds.")).splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["means", "said by", "do", "see"]

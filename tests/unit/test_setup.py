@@ -1,0 +1,124 @@
+"""``tools/setup.sh``: once, again after a change, and one clear line where it cannot work.
+
+A shell script stands in for Python: it makes a ``.venv`` whose interpreter is itself, and notes
+each call of pip.
+"""
+
+import os
+import shutil
+import subprocess
+
+import stored
+import pytest
+
+FAKE_PYTHON = """#!/bin/sh
+case "$*" in
+    *version_info*) exit {old} ;;
+    --version) echo "Python 3.8.1" ;;
+    *"import venv"*) exit {no_venv} ;;
+    "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+    "-m pip"*) echo "$*" >> pip.log; echo "ERROR: no network"; exit {no_network} ;;
+esac
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of what the set-up reads, in an empty folder."""
+    folder = tmp_path / "clone"
+    (folder / "tools").mkdir(parents=True)
+    (folder / "docs" / "explorer").mkdir(parents=True)
+    lock = "docs/explorer/package-lock.json"
+    for name in ("pyproject.toml", "constraints.txt", "Makefile", "tools/setup.sh", lock):
+        shutil.copy(stored.ROOT / name, folder / name)
+    return folder
+
+
+def call(folder, command=("sh", "tools/setup.sh"), **fault):
+    faults = {"old": 0, "no_venv": 0, "no_network": 0} | fault
+    python = folder.parent / "python3"
+    python.write_text(FAKE_PYTHON.format(**faults))
+    python.chmod(0o755)
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False,
+        env={"PATH": os.environ["PATH"], "PYTHON": str(python), "HOME": str(folder.parent)},
+    )  # fmt: skip
+
+
+def pip_calls(folder):
+    log = folder / "pip.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def test_the_second_call_does_nothing(project):
+    first = call(project)
+    assert first.returncode == 0, first.stderr
+    assert len(pip_calls(project)) == 1
+    assert "-c constraints.txt -e .[lab,test,lint,site]" in pip_calls(project)[0]
+    second = call(project)
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    assert len(pip_calls(project)) == 1
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_a_change_installs_again(project, name):
+    call(project)
+    with open(project / name, "a") as file:
+        file.write("# changed\n")
+    call(project)
+    assert len(pip_calls(project)) == 2
+
+
+def test_a_moved_project_installs_again(project):
+    call(project)
+    moved = project.rename(project.parent / "elsewhere")
+    assert call(moved).returncode == 0
+    assert len(pip_calls(moved)) == 2
+
+
+def test_an_interrupted_set_up_is_taken_up_again(project):
+    assert call(project, no_network=1).returncode == 1
+    assert not (project / ".venv" / "installed").exists()
+    assert call(project).returncode == 0
+    assert len(pip_calls(project)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ({"old": 1}, "Python 3.11 or newer is needed, and"),
+        ({"no_venv": 1}, "has no venv module. Install it (on Debian and Ubuntu: apt install python3-venv)"),
+        ({"no_network": 1}, "The first set-up needs a network"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_said_in_one_line(project, fault, line):
+    done = call(project, **fault)
+    assert done.returncode == 1
+    lines = [text for text in done.stderr.splitlines() if "this takes some minutes" not in text]
+    assert len(lines) == 1
+    assert line in lines[0]
+    assert done.stdout == ""
+
+
+def test_make_without_a_target_lists_the_targets(project):
+    done = call(project, command=("make",))
+    assert done.returncode == 0
+    targets = [line.split()[1] for line in done.stdout.splitlines()]
+    assert {"help", "setup", "lab", "test", "lessons", "lint"} <= set(targets)
+    assert not pip_calls(project)
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("test", "-m pytest -k show"),
+        ("lab", "--no-browser --port 9999"),
+        ("lessons", "tools/lessons.py"),
+    ],
+)
+def test_each_target_sets_up_and_passes_options_on(project, target, command):
+    options = ["TEST_ARGS=-k show", "LAB_ARGS=--no-browser --port 9999"]
+    done = call(project, command=("make", target, *options))
+    assert done.returncode == 0, done.stderr
+    assert len(pip_calls(project)) == 1
+    assert command in done.stdout

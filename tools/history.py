@@ -1,0 +1,451 @@
+"""Read, from the released wheels, how BertForMaskedLM took its labels, release by release.
+
+    python tools/label_history.py --cache FOLDER    write mlmtutor/releases/label_history.json
+    python tools/label_history.py --run             write mlmtutor/releases/label_history_run.json
+    ... --check                                     write nothing; exit 1 where bytes would change
+
+Reading downloads each wheel by name with pip, without its dependencies, and parses three of its
+files; nothing is installed and nothing of the wheel is run. Wheels in the cache folder are not
+downloaded again, so a reading that was stopped goes on where it was; without a cache each wheel
+is deleted once it is read. What the parser does not recognise is an error, never a guess.
+
+``--run`` confirms the reading: it installs a few releases, each in a temporary folder, and calls
+a small model of each in the ways that people do. Releases that support the Python in use get the
+versions of tokenizers and huggingface_hub that they ask for. For the older ones, what only their
+tokenizers, downloads and trainer need is replaced by empty modules, since no wheels of it exist
+for this Python; the model, its loss and its warnings are the released code.
+"""
+
+import argparse
+import ast
+import hashlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import types
+import warnings
+import zipfile
+
+import atomic
+
+DATA = pathlib.Path(__file__).resolve().parent.parent / "mlmtutor" / "data"
+HISTORY, RUN = DATA / "label_history.json", DATA / "label_history_run.json"
+
+# Each minor release, by its first wheel that the registry still offers, and patches where
+# something changed. All of the first two packages that a lesson could meet.
+RELEASES = {
+    "pytorch-pretrained-bert": "0.1.1 0.1.2 0.2.0 0.3.0 0.4.0 0.5.0 0.6.0 0.6.2",
+    "pytorch-transformers": "0.7.0 1.0.0 1.1.0 1.2.0",
+    "transformers": (
+        "2.0.0 2.1.0 2.2.0 2.2.2 2.3.0 2.4.0 2.4.1 2.5.0 2.6.0 2.7.0 2.8.0 2.9.0 2.10.0 2.11.0 "
+        "3.0.0 3.1.0 3.2.0 3.3.0 3.4.0 3.5.0 3.5.1 "
+        "4.0.0 4.1.0 4.2.0 4.3.0 4.4.0 4.5.0 4.6.0 4.7.0 4.8.0 4.9.0 4.10.0 4.11.0 4.12.0 4.13.0 "
+        "4.14.1 4.15.0 4.16.0 4.17.0 4.18.0 4.19.0 4.20.0 4.21.0 4.22.0 4.23.0 4.24.0 4.25.1 "
+        "4.26.0 4.27.0 4.28.0 4.29.0 4.30.0 4.31.0 4.32.0 4.33.0 4.34.0 4.35.0 4.36.0 4.37.0 "
+        "4.38.0 4.39.0 4.40.0 4.41.0 4.42.0 4.43.0 4.44.0 4.45.1 4.46.1 4.47.0 4.48.0 4.49.0 "
+        "4.50.0 4.51.0 4.52.1 4.53.0 4.54.0 4.55.0 4.56.0 4.57.1 4.57.6 "
+        "5.0.0 5.1.0 5.2.0 5.3.0 5.4.0 5.5.0 5.6.0 5.7.0 5.8.0 5.9.0 5.10.1 5.11.0 5.12.0 5.13.0 "
+        "5.14.0 5.15.0 5.16.0 5.17.0 5.18.0 5.19.0 5.20.0 5.21.0 5.22.0 5.23.0 5.24.0"
+    ),
+}
+RUN_RELEASES = {
+    "pytorch-pretrained-bert": "0.6.2",
+    "pytorch-transformers": "1.2.0",
+    "transformers": "2.3.0 2.4.0 2.11.0 3.0.0 3.5.1 4.0.0 4.57.1 4.57.6 5.0.0 5.23.0 5.24.0",
+}
+STAND_INS = (
+    "boto3",
+    "botocore",
+    "sacremoses",
+    "sentencepiece",
+    "tokenizers",
+    "transformers.dependency_versions_check",
+    "transformers.trainer",
+    "transformers.trainer_pt_utils",
+    "transformers.utils.sentencepiece_model_pb2",
+)
+LABELS = ("labels", "masked_lm_labels")
+
+
+# Download
+
+
+def pip(*arguments):
+    """Run pip quietly."""
+    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", *arguments, *options]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+
+def wheel(package, version, folder):
+    """Return the path of one wheel in ``folder``, downloaded if it is not there."""
+    pattern = f"{package.replace('-', '_')}-{version}-*.whl"
+    if not list(folder.glob(pattern)):
+        pip("download", "--dest", str(folder), f"{package}=={version}")
+    [path] = folder.glob(pattern)
+    return path
+
+
+# Read
+
+
+def method(tree, class_name, name):
+    """Return the definition of one method, or None where there is no such class or method."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and item.name == name:
+                    return item
+    return None
+
+
+def read_loss(forward, labels):
+    """Return (criterion as written, its ignored value) from the branch ``labels is not None``."""
+    [branch] = [
+        node
+        for node in ast.walk(forward)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == f"{labels} is not None"
+    ]
+    [call] = [
+        node
+        for node in ast.walk(branch)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "CrossEntropyLoss"
+    ]
+    options = {item.arg: ast.literal_eval(item.value) for item in call.keywords}
+    if call.args or set(options) - {"ignore_index"}:
+        raise ValueError(f"an unknown criterion: {ast.unparse(call)}")
+    return ast.unparse(call), options.get("ignore_index", -100)  # -100: the default of PyTorch
+
+
+def read_notices(forward):
+    """Return what is said of keywords: a warning, or an assertion, with its text."""
+    notices = []
+    for node in ast.walk(forward):
+        if isinstance(node, ast.If) and (found := keyword_test(node.test, "in")):
+            for call in ast.walk(node):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == "warnings.warn":
+                    category = ast.unparse(call.args[1]) if len(call.args) > 1 else "UserWarning"
+                    text = ast.literal_eval(call.args[0])
+                    notices.append({"keyword": found, "kind": category, "text": text})
+        if isinstance(node, ast.Assert) and (found := keyword_test(node.test, "not in")):
+            text = ast.literal_eval(node.msg)
+            notices.append({"keyword": found, "kind": "AssertionError", "text": text})
+    return notices
+
+
+def keyword_test(test, operator):
+    """Return the name in a test such as ``"masked_lm_labels" in kwargs``, else None."""
+    match = re.fullmatch(rf"'(\w+)' {operator} kwargs", ast.unparse(test))
+    return match and match.group(1)
+
+
+def read_keywords(forward, tree):
+    """Return (``**kwargs`` as written or None, what becomes of a keyword that nobody knows)."""
+    if forward.args.kwarg is None:
+        return None, "TypeError"
+    written = "**" + ast.unparse(forward.args.kwarg)
+    texts = [ast.unparse(node) for node in ast.walk(forward) if isinstance(node, ast.expr)]
+    if "kwargs == {}" in texts:
+        return written, "AssertionError"
+    [passed_on] = [
+        node
+        for node in ast.walk(forward)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "self.bert"
+        and any(item.arg is None for item in node.keywords)
+    ]
+    if texts.count("kwargs") != 1 or method(tree, "BertModel", "forward").args.kwarg is None:
+        raise ValueError(f"keywords go elsewhere: {ast.unparse(passed_on)}")
+    return written, "dropped"
+
+
+def read_output(forward, config):
+    """Return what a call with labels gives: ``Tensor``, ``tuple`` or ``MaskedLMOutput``."""
+    values = [node.value for node in ast.walk(forward) if isinstance(node, ast.Return)]
+    made = {v.func.id for v in values if isinstance(v, ast.Call)}
+    if made == {"MaskedLMOutput"}:
+        return "MaskedLMOutput" if read_return_dict(config) else "tuple"
+    if [ast.unparse(v) for v in values] == ["outputs"]:
+        return "tuple"
+    if [ast.unparse(v) for v in values] == ["masked_lm_loss", "prediction_scores"]:
+        return "Tensor"
+    raise ValueError(f"unknown outputs: {[ast.unparse(v) for v in values]}")
+
+
+def read_return_dict(config):
+    """Return the default of ``return_dict`` in the configuration."""
+    for node in ast.walk(config):
+        if isinstance(node, ast.Call) and ast.unparse(node).startswith("kwargs.pop('return_dict',"):
+            return ast.literal_eval(node.args[1])
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "return_dict":
+            return ast.literal_eval(node.value)
+        if isinstance(node, ast.arguments):  # defaults belong to the last of the arguments
+            both = zip(node.args[::-1], node.defaults[::-1], strict=False)
+            for argument, default in [*both, *zip(node.kwonlyargs, node.kw_defaults, strict=True)]:
+                if argument.arg == "return_dict":
+                    return ast.literal_eval(default)
+    raise ValueError("the configuration has no return_dict")
+
+
+def read_collator(tree):
+    """Return the key and the ignored value of DataCollatorForLanguageModeling, None without it."""
+    names = ("__call__", "torch_call", "collate_batch")
+    calls = [m for n in names if (m := method(tree, "DataCollatorForLanguageModeling", n))]
+    if not calls:
+        return None
+    keys, ignored = set(), set()
+    for node in (node for call in calls for node in ast.walk(call)):
+        if isinstance(node, ast.Dict) and "inputs" in map(ast.unparse, node.values):
+            keys |= {ast.literal_eval(key) for key in node.keys} & set(LABELS)
+        if isinstance(node, ast.Assign) and "mask_tokens(" in ast.unparse(node.value):
+            found = re.search(r"batch\['(\w*labels)'\]", ast.unparse(node.targets[0]))
+            keys |= {found.group(1)} if found else set()
+    for name in ("mask_tokens", "torch_mask_tokens"):
+        maker = method(tree, "DataCollatorForLanguageModeling", name)
+        for node in ast.walk(maker) if maker else ():
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).startswith("labels[~"):
+                ignored.add(ast.literal_eval(node.value))
+    [key], [value] = keys, ignored
+    return {"key": key, "ignored": value}
+
+
+def read_tensorflow_notice(tree):
+    """Return how the TensorFlow losses speak of the label -1 (the function), None if they do not.
+
+    ``warnings.warn`` also speaks when TensorFlow traces the branch and no label is -1, as
+    transformers#15435 explains; ``tf.print`` speaks when the branch is run.
+    """
+    found = {
+        ast.unparse(node.func)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and "Using `-1` to mask the loss" in "".join(map(ast.unparse, node.args))
+    }
+    [function] = found or [None]
+    return function
+
+
+def read_wheel(path, package, version):
+    """Return the record of one release."""
+    with zipfile.ZipFile(path) as archive:
+        top = package.replace("-", "_")
+        members = {m.filename.removeprefix(f"{top}/"): m for m in archive.infolist()}
+
+        def parse(*names):
+            [name] = [n for n in names if n in members] or [None]
+            return name and ast.parse(archive.read(members[name])), name
+
+        bert, file = parse("modeling.py", "modeling_bert.py", "models/bert/modeling_bert.py")
+        config, _ = parse("configuration_utils.py")
+        collator, _ = parse("data/data_collator.py")
+        tensorflow, _ = parse("modeling_tf_utils.py")
+        newest = max(member.date_time for member in members.values())
+    forward = method(bert, "BertForMaskedLM", "forward")
+    arguments = [a.arg for a in forward.args.args][1:]
+    [labels] = [a for a in arguments if a in LABELS]
+    criterion, ignore_index = read_loss(forward, labels)
+    keywords, unknown = read_keywords(forward, bert)
+    return {
+        "package": package,
+        "version": version,
+        # pip states no date of release; a wheel states when its newest file was made. Some
+        # build tools write a constant of long ago instead, which is no date.
+        "date": "{:04}-{:02}-{:02}".format(*newest) if newest > (2018, 11) else None,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "file": f"{top}/{file}",
+        "arguments": arguments,
+        "keywords": keywords,
+        "labels": labels,
+        "criterion": criterion,
+        "ignore_index": ignore_index,
+        "notices": read_notices(forward),
+        "unknown_keyword": unknown,
+        "output": read_output(forward, config),
+        "collator": collator and read_collator(collator),
+        "tensorflow_notice": tensorflow and read_tensorflow_notice(tensorflow),
+    }
+
+
+def read_all(cache, releases):
+    """Return the records of all releases, downloading what is not in ``cache``."""
+    from tqdm import tqdm
+
+    records = []
+    for package, version in (bar := tqdm(releases, unit="wheel")):
+        bar.set_postfix_str(f"{package} {version}")
+        with tempfile.TemporaryDirectory() as folder:
+            path = wheel(package, version, cache or pathlib.Path(folder))
+            try:
+                records.append(read_wheel(path, package, version))
+            except Exception as error:
+                raise ValueError(f"{package} {version}: not read: {error}") from error
+    return records
+
+
+# Run
+
+
+class Missing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives an empty module, in which every name is an empty class, for each module named."""
+
+    def __init__(self, modules):
+        self.modules = tuple(modules)
+
+    def find_spec(self, name, path=None, target=None):
+        """Find the modules named and what is in them."""
+        if f"{name}.".startswith(tuple(f"{module}." for module in self.modules)):
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        """Make the module."""
+
+        class Empty(types.ModuleType):
+            def __getattr__(self, name):
+                if name.startswith("__"):
+                    raise AttributeError(name)
+                return type(name, (), {"__init__": lambda self, *args, **kwargs: None})
+
+        return Empty(spec.name)
+
+    def exec_module(self, module):
+        """There is nothing in it to run."""
+
+
+def probe(package, stand_ins):
+    """Call a small BertForMaskedLM of the installed ``package``; print what happens as JSON."""
+    import torch
+
+    if stand_ins:
+        sys.meta_path.insert(0, Missing(stand_ins))
+    library = importlib.import_module(package)
+    torch.manual_seed(0)
+    vocabulary = "vocab_size" if package == "transformers" else "vocab_size_or_config_json_file"
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    config = library.BertConfig(**{vocabulary: 50}, **dict.fromkeys(sizes, 8))
+    model = library.BertForMaskedLM(config).eval()
+    ids = torch.tensor([[1, 5, 3, 2]])
+
+    def call(keyword, ignored):
+        labels = torch.full_like(ids, ignored)
+        labels[0, 2] = 7
+        result = {"keyword": keyword, "ignored": ignored, "call": "runs", "warnings": []}
+        with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+            warnings.simplefilter("always")
+            try:
+                output = model(ids, **{keyword: labels})
+            except Exception as error:
+                return result | {"call": f"{type(error).__name__}: {error}"}
+        told = [f"{w.category.__name__}: {w.message}" for w in caught]
+        result["warnings"] = [text for text in told if "labels" in text]
+        result["output"] = type(output).__name__
+        result["loss"] = describe_loss(output)
+        try:
+            result["logits"] = "runs" if output.logits is not None else "None"
+        except AttributeError as error:
+            result["logits"] = f"AttributeError: {error}"
+        return result
+
+    def describe_loss(output):
+        with torch.no_grad():
+            logits = model(ids)
+            logits = logits if isinstance(logits, torch.Tensor) else logits[0]
+            right = -logits[0, 2].log_softmax(-1)[7]
+        loss = output if isinstance(output, torch.Tensor) else output[0]
+        if loss.shape == logits.shape:
+            return "None"  # there is none: the first part of the output is the logits
+        return "-log p(label)" if torch.isclose(loss, right, atol=1e-6) else "another number"
+
+    calls = [(k, i) for k in ("masked_lm_labels", "labels") for i in (-100, -1)]
+    calls += [("lm_labels", -100), ("label", -100)]
+    seen = [call(*each) for each in calls]
+    print(json.dumps({"torch": torch.__version__.split("+")[0], "calls": seen}))
+
+
+def run_release(cache, package, version):
+    """Install one release in a temporary folder and probe it; returns its record."""
+    module = package.replace("-", "_")
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as wheels:
+        path = wheel(package, version, cache or pathlib.Path(wheels))
+        pip("install", "--no-compile", "--target", folder, str(path))
+        asked = []
+        if modern := tuple(map(int, version.split("."))) >= (4, 57):
+            [metadata] = pathlib.Path(folder).glob(f"{module}-*.dist-info/METADATA")
+            pattern = r"^Requires-Dist: ((?:tokenizers|huggingface-hub)\b[^;\n]*)$"
+            asked = re.findall(pattern, metadata.read_text(encoding="utf-8"), re.M)
+            pip("install", "--no-compile", "--target", folder, *asked)
+        stand_ins = [] if modern else list(STAND_INS)
+        result = subprocess.run(
+            [sys.executable, __file__, "--probe", module, *stand_ins],
+            env=os.environ | {"PYTHONPATH": folder, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if result.returncode:
+        raise RuntimeError(f"{package} {version} does not run:\n{result.stderr}")
+    return {
+        "package": package,
+        "version": version,
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "stand_ins": stand_ins,
+        **json.loads(result.stdout.splitlines()[-1]),
+    }
+
+
+def run_all(cache, releases):
+    """Return what each release does when it is called."""
+    from tqdm import tqdm
+
+    return [run_release(cache, *release) for release in tqdm(releases, unit="release")]
+
+
+# Write
+
+
+def dump(records):
+    """Return the text of a data file: one record a line, so that a change is one line."""
+    lines = (json.dumps(record, ensure_ascii=False) for record in records)
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def listed(releases):
+    """Return the pairs (package, version) of a table of releases."""
+    return [(package, v) for package, text in releases.items() for v in text.split()]
+
+
+def main():
+    """Write the data files, or check them; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cache", type=pathlib.Path, help="keep the wheels in this folder")
+    parser.add_argument("--run", action="store_true", help="install and call a few releases")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a change")
+    parser.add_argument("--probe", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.probe:
+        package, *stand_ins = options.probe
+        probe(package, stand_ins)
+        return 0
+    if options.cache:
+        options.cache.mkdir(parents=True, exist_ok=True)
+    path = RUN if options.run else HISTORY
+    make, releases = (run_all, RUN_RELEASES) if options.run else (read_all, RELEASES)
+    records = make(options.cache, listed(releases))
+    text = dump(records)
+    changed = not path.exists() or text != path.read_text(encoding="utf-8")
+    if changed and not options.check:
+        path.parent.mkdir(exist_ok=True)
+        atomic.write(path, text)
+    print(f"{path.name}: {'changed' if changed else 'unchanged'}, {len(records)} releases")
+    return int(changed and options.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
