@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -88,12 +89,7 @@ class Alignment:
 
 
 def alignment(
-    tokenizer: Any,
-    input_ids: Any,
-    labels: Any = None,
-    logits: torch.Tensor | None = None,
-    *,
-    attention_mask: Any = None,
+    batch: Mapping[str, Any], tokenizer: Any, logits: torch.Tensor | None = None
 ) -> Alignment:
     """Line up tokens, ids, labels and losses, as the sentence is read.
 
@@ -104,11 +100,12 @@ def alignment(
     What is folded counts in the summary.
 
     Args:
+        batch: what a collator or a tokenizer returns, the mapping that ``diagnose`` takes too.
+            ``input_ids`` are integers of shape ``(n,)`` or ``(batch, n)``, a tensor or nested
+            lists. ``labels``, if there, have the same shape; -100 marks a position that isn't
+            scored. ``attention_mask``, if there, adds a row to the table. Other keys are ignored.
         tokenizer: the tokenizer that made the ids.
-        input_ids: integers of shape ``(n,)`` or ``(batch, n)``: a tensor or nested lists.
-        labels: integers of the same shape; -100 marks a position that is not scored.
         logits: floats of shape ``input_ids.shape + (V,)``, as the model returns them.
-        attention_mask: 0 and 1, of the shape of ``input_ids``; adds a row to the table.
 
     Returns:
         An :class:`Alignment`. A label that is neither -100 nor an id is marked as an error: the
@@ -116,14 +113,16 @@ def alignment(
 
     Raises:
         ValueError: a shape does not fit, or logits come without labels.
-        TypeError: ids or labels are not integers, logits are no floats, or the tokenizer is none.
+        TypeError: the batch isn't a mapping with ``input_ids``, ids or labels aren't integers,
+            logits aren't floats, or the tokenizer isn't a tokenizer.
 
     Example:
         >>> from mlmtutor import load_tutor
         >>> model, tokenizer = load_tutor()
         >>> ids = [101, 1045, 2215, 2000, 103, 1996, 2088, 1012, 102]
         >>> labels = [-100, -100, -100, -100, 2689, -100, -100, -100, -100]
-        >>> alignment(tokenizer, ids, labels)  # doctest: +NORMALIZE_WHITESPACE
+        >>> batch = {"input_ids": ids, "labels": labels}
+        >>> alignment(batch, tokenizer)  # doctest: +NORMALIZE_WHITESPACE
         position     0     1     2     3       4       5      6     7      8
            token   [CLS]   i    want   to   [MASK]    the   world   .    [SEP]
         input_ids   101   1045  2215  2000    103    1996   2088   1012   102
@@ -131,19 +130,25 @@ def alignment(
           scored     ·     ·     ·     ·   ✓ change    ·     ·      ·      ·
         1 of 9 positions is scored (✓): position 4.
     """
+    if not isinstance(batch, Mapping) or "input_ids" not in batch:
+        raise TypeError(
+            "batch must be a mapping with input_ids, as a tokenizer or a collator returns it, but "
+            f"is a {type(batch).__name__}: alignment({{'input_ids': ids, 'labels': labels}}, "
+            "tokenizer)."
+        )
     if not hasattr(tokenizer, "convert_ids_to_tokens"):
         raise TypeError(
             f"tokenizer must be that of the model, but is a {type(tokenizer).__name__}: "
             "load_tutor() returns one, and AutoTokenizer.from_pretrained(...) does."
         )
-    ids = _integers("input_ids", input_ids)
+    ids = _integers("input_ids", batch["input_ids"])
     if ids.ndim not in (1, 2):
         raise ValueError(
             f"input_ids must have shape (n,) or (batch, n), but has {tuple(ids.shape)}."
         )
-    given = {"labels": labels, "attention_mask": attention_mask}
     checked = {
-        name: None if value is None else _integers(name, value) for name, value in given.items()
+        name: None if batch.get(name) is None else _integers(name, batch[name])
+        for name in ("labels", "attention_mask")
     }
     for name, tensor in checked.items():
         if tensor is not None and tensor.shape != ids.shape:
@@ -151,7 +156,7 @@ def alignment(
                 f"{name} must have the shape of input_ids, {tuple(ids.shape)}, but has "
                 f"{tuple(tensor.shape)}: one value for each position, special tokens included."
             )
-    if logits is not None and labels is None:
+    if logits is not None and checked["labels"] is None:
         raise ValueError("logits were given without labels: -log p(label) needs both.")
     if logits is not None:
         _check_logits(logits)
@@ -171,7 +176,7 @@ def alignment(
         nll = _negative_log_probability(logits.detach().reshape(*shape, vocabulary), labels2)
 
     blocks: list[Block] = []
-    batch = ids.ndim == 2
+    has_rows = ids.ndim == 2
     for row in range(min(len(ids2), MOST_ROWS)):
         lines = _lines(
             tokenizer,
@@ -181,13 +186,13 @@ def alignment(
             None if nll is None else nll[row].tolist(),
             vocabulary,
         )
-        blocks += _blocks(f"row {row}, " if batch else "", lines, ids2.shape[1], labels2, row)
+        blocks += _blocks(f"row {row}, " if has_rows else "", lines, ids2.shape[1], labels2, row)
     if len(ids2) > MOST_ROWS:
         count = "" if labels2 is None else f", {_scored(labels2[MOST_ROWS:])} scored"
         rows = len(ids2) - MOST_ROWS
         positions = ids2[MOST_ROWS:].numel()
         blocks.append(Block(f"… {rows} more rows are folded: {positions} positions{count} …"))
-    summary, loss = _summary(labels2, nll, vocabulary, batch)
+    summary, loss = _summary(labels2, nll, vocabulary, has_rows)
     return Alignment(tuple(blocks), summary, 0 if labels2 is None else _scored(labels2), loss)
 
 

@@ -18,116 +18,6 @@ IGNORE_INDEX = -100
 ``torch.nn.functional.cross_entropy``. No token has this id, and nothing in BERT knows it."""
 
 
-def label_positions(
-    input_ids: torch.Tensor,
-    positions: torch.Tensor,
-    targets: torch.Tensor | None = None,
-    ignore_index: int = IGNORE_INDEX,
-) -> torch.Tensor:
-    """Build labels: the answer at each chosen position, ``ignore_index`` everywhere else.
-
-    Labels are answers, so they need the ids from before anything was replaced by ``[MASK]``.
-    Two ways to give them:
-
-    - ``input_ids`` is the original text and is masked later: leave out ``targets``.
-    - ``input_ids`` is masked already: pass the original ids as ``targets``.
-
-    Warning:
-        Without ``targets``, ids that are masked already give labels with the id of ``[MASK]``
-        in them. The model then learns to answer "[MASK]" where it reads ``[MASK]``; its loss
-        falls to zero and it is of no use. This function has no tokenizer, so it cannot tell.
-
-    Args:
-        input_ids: token ids, int64, of any shape, usually (batch, length).
-        positions: the positions to score, bool, same shape as ``input_ids``. From a comparison
-            such as ``input_ids == tokenizer.mask_token_id``, or ``mask[0, 6] = True``.
-        targets: the original ids, int64, same shape as ``input_ids``: one id for every
-            position. Only those at ``positions`` are used.
-        ignore_index: the label that the loss leaves out. A value that is a real token id, such
-            as 0, is accepted as long as no chosen position has it as its answer.
-
-    Returns:
-        Labels, int64, same shape as ``input_ids``. A new tensor: it shares no memory with the
-        input, so masking ``input_ids`` in place afterwards does not change it.
-
-    Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: a dtype or shape is wrong, an id is negative, or an answer equals
-            ``ignore_index``.
-
-    Example:
-        The sentence is masked already, so the original is the target.
-
-        >>> original = torch.tensor([[101, 1996, 4937, 102]])
-        >>> masked = torch.tensor([[101, 1996, 103, 102]])
-        >>> label_positions(masked, masked == 103, targets=original).tolist()
-        [[-100, -100, 4937, -100]]
-
-        The famous mistake: no target, so the answer becomes ``[MASK]`` itself.
-
-        >>> label_positions(masked, masked == 103).tolist()
-        [[-100, -100, 103, -100]]
-
-    Source: ``labels[~masked_indices] = -100`` in ``DataCollatorForLanguageModeling`` of
-    transformers; the mistake is wzzzd/pretrain_bert_with_maskLM#2.
-    """
-    require_ids("input_ids", input_ids)
-    require_not_negative("input_ids", input_ids)
-    _require_positions(positions, input_ids)
-    answers = input_ids
-    if targets is not None:
-        require_ids("targets", targets)
-        require_same_shape(
-            "targets",
-            targets,
-            "input_ids",
-            input_ids.shape,
-            "give one id for every position, also for those that are not scored. If the masked "
-            "text has fewer tokens than the original, a word of several pieces got one [MASK] "
-            "in place of one for each piece.",
-        )
-        require_not_negative("targets at the chosen positions", targets[positions])
-        answers = targets
-    _require_no_clash(answers[positions], ignore_index)
-    return answers.masked_fill(~positions, ignore_index)
-
-
-def _require_positions(
-    positions: torch.Tensor,
-    input_ids: torch.Tensor,
-    name: str = "positions",
-    ids: str = "input_ids",
-) -> None:
-    if not isinstance(positions, torch.Tensor):
-        raise TypeError(
-            f"{name} must be a bool torch.Tensor, but is a {type(positions).__name__}: "
-            f"start from torch.zeros_like({ids}, dtype=torch.bool) and set True where the "
-            "model must answer."
-        )
-    require_dense(name, positions)
-    if positions.dtype != torch.bool:
-        raise ValueError(
-            f"{name} must have dtype torch.bool, but has {positions.dtype}: it is a mask with "
-            "True at each scored position, not a list of indices. From 0 and 1, use .bool()."
-        )
-    require_same_shape(
-        name,
-        positions,
-        ids,
-        input_ids.shape,
-        "it needs one True or False for each id. Is the batch dimension missing?",
-    )
-
-
-def _require_no_clash(answers: torch.Tensor, ignore_index: int) -> None:
-    require_int("ignore_index", ignore_index)
-    if (answers == ignore_index).any():
-        raise ValueError(
-            f"ignore_index must differ from every answer, but {ignore_index} is the answer at a "
-            "chosen position, which would not be scored: keep -100, which is no token's id."
-        )
-
-
 @dataclasses.dataclass(frozen=True)
 class MaskedPositions:
     """Labels as google-research/bert writes them: where, which id, and whether it counts.
@@ -286,8 +176,16 @@ def _from_selected(labels: Labels) -> torch.Tensor:
         )
     require_ids("targets", labels.targets)
     _require_rows("targets", labels.targets)
-    _require_positions(labels.selected, labels.targets, "selected", "targets")
-    return label_positions(labels.targets.clamp(min=0), labels.selected, labels.targets)
+    if not isinstance(labels.selected, torch.Tensor) or labels.selected.dtype != torch.bool:
+        kind = getattr(labels.selected, "dtype", type(labels.selected).__name__)
+        raise TypeError(
+            f"selected must be a bool torch.Tensor, but is {kind}: it has True at each scored "
+            "position. From 0 and 1, use .bool()."
+        )
+    cause = "it needs one True or False for each id. Is the batch dimension missing?"
+    require_same_shape("selected", labels.selected, "targets", labels.targets.shape, cause)
+    require_not_negative("targets where selected", labels.targets[labels.selected])
+    return labels.targets.masked_fill(~labels.selected, IGNORE_INDEX)
 
 
 def _from_positions(labels: Labels, length: int) -> torch.Tensor:

@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
 
 
 def top_predictions(
-    model: Any, tokenizer: "PreTrainedTokenizerBase", text: str, k: int = 5
+    text: str, tokenizer: "PreTrainedTokenizerBase", model: Any, k: int = 5
 ) -> list[list[Prediction]]:
     """Predict the ``k`` most likely tokens for each mask in ``text``.
 
@@ -42,9 +42,9 @@ def top_predictions(
     afterwards each of its modules is in the mode that it was in.
 
     Args:
-        model: a model with an MLM head, such as ``BertForMaskedLM``.
-        tokenizer: the tokenizer that belongs to it.
         text: one text with at least one ``tokenizer.mask_token`` in it. It is never truncated.
+        tokenizer: the tokenizer of the model.
+        model: a model with an MLM head, such as ``BertForMaskedLM``.
         k: how many tokens for each mask, from 1 to the size of the model's vocabulary.
 
     Returns:
@@ -61,7 +61,7 @@ def top_predictions(
         >>> from mlmtutor.model import load_tutor
         >>> model, tokenizer = load_tutor()
         >>> text = "She opened the [MASK] and walked into the room."
-        >>> [best] = top_predictions(model, tokenizer, text, k=10)
+        >>> [best] = top_predictions(text, tokenizer, model, k=10)
         >>> "door" in [token for token, _, _ in best]
         True
 
@@ -116,9 +116,9 @@ class PseudoLogLikelihood:
 
 
 def pseudo_log_likelihood(
-    model: Any,
-    tokenizer: "PreTrainedTokenizerBase",
     text: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    model: Any,
     *,
     within_word: bool = False,
     batch_size: int = 32,
@@ -134,10 +134,10 @@ def pseudo_log_likelihood(
     of shape (rows, length, V) are made.
 
     Args:
-        model: a model with an MLM head, such as ``BertForMaskedLM``.
-        tokenizer: the tokenizer that belongs to it.
         text: one text. It is never truncated. Special tokens that the tokenizer adds are not
             scored.
+        tokenizer: the tokenizer of the model.
+        model: a model with an MLM head, such as ``BertForMaskedLM``.
         within_word: hide, together with a token, the later pieces of its word. Without it the
             later pieces give the earlier ones away, and rare words get too high a score.
         batch_size: how many rows the model reads at a time. It bounds the memory, and does not
@@ -157,10 +157,10 @@ def pseudo_log_likelihood(
     Example:
         >>> from mlmtutor.model import load_tutor
         >>> model, tokenizer = load_tutor()
-        >>> good = pseudo_log_likelihood(model, tokenizer, "She opened the door.")
+        >>> good = pseudo_log_likelihood("She opened the door.", tokenizer, model)
         >>> good.tokens
         ('she', 'opened', 'the', 'door', '.')
-        >>> bad = pseudo_log_likelihood(model, tokenizer, "Door she the opened.")
+        >>> bad = pseudo_log_likelihood("Door she the opened.", tokenizer, model)
         >>> good.total > bad.total
         True
 
@@ -209,7 +209,7 @@ def pseudo_log_likelihood(
     return PseudoLogLikelihood(tuple(tokens), tuple(log_p))
 
 
-def is_trained(model: Any, tokenizer: "PreTrainedTokenizerBase") -> bool:
+def is_trained(tokenizer: "PreTrainedTokenizerBase", model: Any) -> bool:
     """Return whether the model predicts words better than a guess does.
 
     It scores the sentence "She opened the door and walked into the room." and asks for a mean
@@ -217,8 +217,8 @@ def is_trained(model: Any, tokenizer: "PreTrainedTokenizerBase") -> bool:
     lessons ask this before an assertion that random weights cannot fulfil.
 
     Args:
+        tokenizer: the tokenizer of the model.
         model: a masked language model.
-        tokenizer: its tokenizer.
 
     Returns:
         True or False.
@@ -230,12 +230,12 @@ def is_trained(model: Any, tokenizer: "PreTrainedTokenizerBase") -> bool:
     Example:
         >>> from mlmtutor import load_tutor
         >>> model, tokenizer = load_tutor()
-        >>> is_trained(model, tokenizer)
+        >>> is_trained(tokenizer, model)
         True
 
     Source: the score is `pseudo_log_likelihood`.
     """
-    score = pseudo_log_likelihood(model, tokenizer, "She opened the door and walked into the room.")
+    score = pseudo_log_likelihood("She opened the door and walked into the room.", tokenizer, model)
     mean = -score.total / len(score.log_probabilities)
     return mean < math.log(model.config.vocab_size) / 2
 
