@@ -1,0 +1,1 @@
+"""What makes the lessons, the site and the data: ``python -m tools.lessons`` and others."""

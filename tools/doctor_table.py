@@ -14,16 +14,16 @@ import re
 import sys
 import time
 
-import atomic
 import torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+sys.path.insert(0, str(ROOT / "tests" / "doctor"))
 
 from corpus import FAMILIES, broken_examples, healthy_examples
 
-from mlmtutor.doctor import source as lint
 from mlmtutor.doctor import ALPHA, RULES, TRAINER_RULES, diagnose
+from mlmtutor.doctor import source as lint
+from tools import atomic
 
 PAGE = ROOT / "docs" / "doctor.md"
 START, END = "<!-- table: tools/doctor_table.py -->", "<!-- end of table -->"

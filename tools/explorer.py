@@ -23,9 +23,9 @@ import tempfile
 import urllib.parse
 import warnings
 
+from tools import atomic
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-import atomic
 
 SOURCE = ROOT / "docs" / "explorer"
 PACKAGES = ROOT / ".venv" / "explorer"

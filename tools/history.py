@@ -33,7 +33,7 @@ import types
 import warnings
 import zipfile
 
-import atomic
+from tools import atomic
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "mlmtutor" / "data"
 HISTORY, RUN = DATA / "label_history.json", DATA / "label_history_run.json"

@@ -1,26 +1,26 @@
 """Execute the lessons in place and refresh what is generated in them.
 
-    python tools/lessons.py                    every lesson
-    python tools/lessons.py notebooks/01*      the named ones
-    python tools/lessons.py --check            write nothing; exit 1 where something would change
+    python -m tools.lessons                    every lesson
+    python -m tools.lessons notebooks/01*      the named ones
+    python -m tools.lessons --check            write nothing; exit 1 where something would change
 
 A lesson is run top to bottom in a fresh kernel that sees what the tests see (conftest.py). Its
 metadata is reduced to what matters, its cell ids are made from its name, and the file is written
-only when its bytes change, in one step: a run that is killed leaves the old file. What is
-generated: the last cell with the links to the neighbours, and in ``00_start_here`` the table of
-lessons and the index of questions.
+only when its bytes change, in one step: a run that is killed leaves the old file.
 
-Training adds up the last digits in which processors differ, until a curve moves by some pixels. A
-figure of a cell tagged ``training-figure`` therefore keeps its stored bytes where nothing in it
-moved further and all else is equal. Clear the output of the cell to have it drawn again.
+What is generated: the minutes; "Check yourself" from ``notebooks/quiz.toml``; "Where this goes
+wrong in practice" from the ``question-k`` tags and ``notebooks/questions.toml``; the links to the
+neighbours; in ``00_start_here`` the table of lessons; and ``notebooks/questions.md``, the index.
+
+Training adds up the last digits in which processors differ, until a curve moves a little. A figure
+of a cell tagged ``training-figure`` therefore keeps its stored bytes while its alt text and caption
+stay the same. Clear the output of the cell to have it drawn again.
 """
 
 import argparse
-import base64
 import copy
-import io
-import itertools
-import json
+import html
+import math
 import os
 import pathlib
 import re
@@ -29,9 +29,6 @@ import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-sys.path.insert(0, str(ROOT))
-sys.path.append(str(ROOT / "tools"))  # for those that import this file from elsewhere
-import atomic
 
 import conftest  # noqa: F401  the environment of the kernels
 
@@ -40,14 +37,14 @@ import conftest  # noqa: F401  the environment of the kernels
 os.environ["PYTEST_CURRENT_TEST"] = "tools/lessons.py"
 
 import nbformat
-import numpy as np
-from matplotlib.image import imread
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+from tools import atomic
+
 KEPT_CELL_METADATA = {"tags", "jupyter", "slideshow"}
-PICTURE = re.compile(r"(?<=data:image/png;base64,)[A-Za-z0-9+/=]+")
-MOVED = 6  # pixels; between two processors each had its like, to 0.19 of a channel, within five
+GENERATED = {"quiz", "practice", "navigation", "lesson-table"}
+WORDS_A_MINUTE, LINES_A_MINUTE = 180, 10
 
 
 def lesson_paths():
@@ -55,9 +52,29 @@ def lesson_paths():
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
+def deeper_paths(number="[0-9][0-9]"):
+    """Return the deeper notebooks, of one lesson or of all."""
+    return sorted(NOTEBOOKS.glob(f"deeper/{number}_*.ipynb"))
+
+
+def all_paths():
+    """Return the lessons and the deeper notebooks, each behind its lesson."""
+    return [p for path in lesson_paths() for p in (path, *deeper_paths(path.name[:2]))]
+
+
 def read(path):
     """Read one lesson."""
     return nbformat.read(path, as_version=4)
+
+
+def tags(cell):
+    """Return the tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def tagged(notebook, tag):
+    """Return the cells that carry a tag."""
+    return [cell for cell in notebook.cells if tag in tags(cell)]
 
 
 def title(notebook):
@@ -70,20 +87,30 @@ def result(notebook):
     return notebook.cells[0].source.split("\n", 1)[1].strip().split("\n\n")[0].replace("\n", " ")
 
 
+def prose(notebook):
+    """Return the text that a person wrote in a lesson, without code blocks."""
+    cells = (c for c in notebook.cells if c.cell_type == "markdown" and not GENERATED & {*tags(c)})
+    return "\n\n".join(re.sub(r"```.*?```", "", cell.source, flags=re.S) for cell in cells)
+
+
+def words(notebook):
+    """Return the number of words of the text that a person wrote."""
+    return len(re.sub(r"<[^>]+>|\]\([^)]*\)", " ", prose(notebook)).split())
+
+
+def code_lines(notebook):
+    """Return the number of lines of code that are read: not those of proofs and solutions."""
+    cells = (c for c in notebook.cells if c.cell_type == "code")
+    sources = (c.source for c in cells if not {"proof", "solution"} & {*tags(c)})
+    return sum(bool(line.strip()) for source in sources for line in source.splitlines())
+
+
 def minutes(notebook):
-    """Return the minutes that the lesson states in "Before you start"."""
-    for cell in notebook.cells:
-        found = (
-            re.search(r"(\d+) minutes", cell.source) if "Before you start" in cell.source else None
-        )
-        if found:
-            return int(found.group(1))
-    raise ValueError(f'"{title(notebook)}" states no minutes in "Before you start"')
-
-
-def tagged(notebook, tag):
-    """Return the cells that carry a tag."""
-    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+    """Return how long a lesson takes: reading, each Predict, and the exercises."""
+    text = prose(notebook)
+    exercises = sum(map(int, re.findall(r"^### Exercise .*, (\d+) minutes\)$", text, re.M)))
+    reading = words(notebook) / WORDS_A_MINUTE + code_lines(notebook) / LINES_A_MINUTE
+    return math.ceil(reading + text.count("**Predict.**") + exercises)
 
 
 def anchor(heading):
@@ -91,23 +118,33 @@ def anchor(heading):
     return re.sub(r"[`*]", "", heading).strip().replace(" ", "-")
 
 
-def navigation(paths, path):
+def heading(cell):
+    """Return the text of the first heading of a cell."""
+    return re.search(r"^#+ (.+)$", cell.source, re.M).group(1)
+
+
+def navigation(path):
     """Return the text of the last cell of a lesson."""
+    if path.parent != NOTEBOOKS:
+        [core] = NOTEBOOKS.glob(f"{path.name[:2]}_*.ipynb")
+        return f"[← Back to {core.name[:2]} {title(read(core))}](../{core.name})"
+    paths = lesson_paths()
     number = paths.index(path)
-    before = paths[number - 1] if number else None
+    before = paths[number - 1] if number > 1 else None
     after = paths[number + 1] if number + 1 < len(paths) else None
-    links = [f"[← {title(read(before))}]({before.name})"] if before and number > 1 else []
+    links = [f"[← {title(read(before))}]({before.name})"] if before else []
     links += [f"[Map of the lessons]({paths[0].name})"] if number else []
     links += [f"[{title(read(after))} →]({after.name})"] if after else []
     return " | ".join(links)
 
 
-def lesson_table(paths):
+def lesson_table():
     """Return the table of lessons for the map."""
     lines = ["| lesson | minutes | what you reach |", "| --- | ---: | --- |"]
-    for path in paths[1:]:
+    for path in all_paths()[1:]:
         notebook = read(path)
-        name = f"{path.name[:2]} [{title(notebook)}]({path.name})"
+        name = f"[{title(notebook)}]({path.relative_to(NOTEBOOKS)})"
+        name = f"{path.name[:2]} {name}" if path.parent == NOTEBOOKS else f"↳ {name}"
         lines.append(f"| {name} | {minutes(notebook)} | {result(notebook)} |")
     return "\n".join(lines)
 
@@ -117,48 +154,116 @@ def questions():
     return tomllib.loads((NOTEBOOKS / "questions.toml").read_text(encoding="utf-8"))
 
 
-def answers(paths):
-    """Return for each question the links to the sections that answer it.
+def answers():
+    """Return for each question the links to the sections that answer it, from ``notebooks/``.
 
     A section answers question ``k`` when the cell of its heading is tagged ``question-k``.
     """
     links = {}
-    for path in paths[1:]:
+    for path in all_paths()[1:]:
+        place = path.relative_to(NOTEBOOKS)
+        number = path.name[:2] if path.parent == NOTEBOOKS else f"{path.name[:2]} deeper"
         for cell in read(path).cells:
-            for tag in cell.metadata.get("tags", []):
-                if tag.startswith("question-"):
-                    heading = re.search(r"^#+ (.+)$", cell.source, re.M).group(1)
-                    link = f"[{path.name[:2]}: {heading}]({path.name}#{anchor(heading)})"
-                    links.setdefault(tag.removeprefix("question-"), []).append(link)
+            for key in (tag.removeprefix("question-") for tag in tags(cell) if "question-" in tag):
+                link = f"[{number}: {heading(cell)}]({place}#{anchor(heading(cell))})"
+                links.setdefault(key, []).append(link)
     unknown = sorted(set(links) - set(questions()))
     if unknown:
         raise ValueError(f"no such question in notebooks/questions.toml: {', '.join(unknown)}")
     return links
 
 
-def question_index(paths):
-    """Return the table of real questions: each with its threads and the sections that answer it."""
-    links = answers(paths)
-    lines = ["| people ask | threads | answered in |", "| --- | --- | --- |"]
+def question_index():
+    """Return the index of questions, grouped by symptom: each with its answers and threads."""
+    links, groups = answers(), {}
     for key, question in questions().items():
         if key in links:
-            where = "<br>".join(links[key])
-            lines.append(f"| {question['asks']} | {', '.join(question['threads'])} | {where} |")
-    return "\n".join(lines)
+            groups.setdefault(question["symptom"], []).append(
+                f"**{question['asks']}** {' · '.join(links[key])}  \n"
+                f"<small>{', '.join(question['threads'])}</small>"
+            )
+    parts = [
+        "# Questions that people ask",
+        "Find your symptom; the link opens the section that answers it. In small letters stand the "
+        "threads in which people ask: `transformers#2946` is issue or pull request 2946 of the "
+        "repository of that name.",
+    ]
+    for symptom, entries in groups.items():
+        parts += [f"## {symptom}", *entries]
+    return "\n\n".join(parts) + "\n"
 
 
-def refresh_generated(notebook, paths, path):
+def practice(notebook, path):
+    """Return where the subject of a lesson goes wrong in practice, and the way deeper."""
+    known, lines = questions(), []
+    for cell in notebook.cells:
+        for key in (tag.removeprefix("question-") for tag in tags(cell) if "question-" in tag):
+            where = f"[{heading(cell)}](#{anchor(heading(cell))})"
+            threads = ", ".join(known[key]["threads"])
+            lines.append(f"- {known[key]['asks']} → {where} <small>{threads}</small>")
+    parts = ["## Where this goes wrong in practice"]
+    parts += ["People ask:\n\n" + "\n".join(lines)] if lines else []
+    if path.parent == NOTEBOOKS:
+        deeper = [(p.relative_to(NOTEBOOKS), read(p)) for p in deeper_paths(path.name[:2])]
+        more = [f"- [{title(n)}]({p}): {result(n)} ({minutes(n)} minutes)" for p, n in deeper]
+        parts += ["One level deeper:\n\n" + "\n".join(more)] if more else []
+    return "\n\n".join(parts)
+
+
+def quiz(path):
+    """Return "Check yourself": each choice opens and says why it is right or wrong."""
+    asked = tomllib.loads((NOTEBOOKS / "quiz.toml").read_text(encoding="utf-8"))
+    parts = ["## Check yourself", "Choose, then open your choice."]
+    for number, question in enumerate(asked.get(path.name[:2], []), 1):
+        parts.append(f"**{number}.** {question['asks']}")
+        for choice in question["choice"]:
+            sign = "✓" if choice.get("right") else "✗"
+            parts.append(
+                f"<details><summary>{in_html(choice['text'])}</summary>\n\n"
+                f"{sign} {choice['why']}\n\n</details>"
+            )
+    return "\n\n".join(parts)
+
+
+def in_html(text):
+    """Return text with `code` for use inside an HTML element, where Markdown isn't read."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+
+
+def refresh_generated(notebook, path):
     """Fill the cells that are generated; returns nothing, changes ``notebook``."""
-    made = {"navigation": navigation(paths, path)}
-    if path == paths[0]:
-        made["lesson-table"] = lesson_table(paths)
-        made["question-index"] = question_index(paths)
+    made = {"navigation": navigation(path)}
+    if path == lesson_paths()[0]:
+        made["lesson-table"] = lesson_table()
+    else:
+        made["practice"] = practice(notebook, path)
+        [about] = tagged(notebook, "about")
+        about.source = re.sub(r"^\*\*\d+ minutes\.\*\*", f"**{minutes(notebook)} minutes.**",
+                              about.source)  # fmt: skip
+    if tagged(notebook, "quiz"):
+        made["quiz"] = quiz(path)
     for tag, source in made.items():
-        cells = tagged(notebook, tag)
-        if not cells:
-            cells = [nbformat.v4.new_markdown_cell(metadata={"tags": [tag]})]
-            notebook.cells.append(cells[0])
-        cells[0].source = source
+        [cell] = tagged(notebook, tag)
+        cell.source = source
+
+
+def hide(notebook):
+    """Hide what the reader opens when ready: outputs after a Predict, solutions and proofs."""
+    asked = False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            asked = "**Predict.**" in cell.source
+            continue
+        solution, proof = ("solution" in tags(cell)), ("proof" in tags(cell))
+        hidden = {"source_hidden": solution or proof, "outputs_hidden": solution or asked}
+        cell.metadata["jupyter"] = {name: True for name, on in hidden.items() if on}
+        if not cell.metadata["jupyter"]:
+            del cell.metadata["jupyter"]
+        kept = {*tags(cell)} - {"hide-input", "hide-output"}
+        kept |= {"hide-input"} if hidden["source_hidden"] else set()
+        kept |= {"hide-output"} if hidden["outputs_hidden"] else set()
+        cell.metadata["tags"] = sorted(kept)
+        asked = False
 
 
 def normalise(notebook, path):
@@ -168,19 +273,19 @@ def normalise(notebook, path):
         "language_info": {"name": "python"},
     }
     notebook.nbformat_minor = 5
+    hide(notebook)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{path.stem[:2]}-{number:02}"
         cell.metadata = {k: v for k, v in sorted(cell.metadata.items()) if k in KEPT_CELL_METADATA}
+        if not tags(cell):
+            cell.metadata.pop("tags", None)
         for output in cell.get("outputs", []):
             if output.output_type == "error":  # the frames hold paths of this machine
                 output.traceback = [f"{output.ename}: {output.evalue}"]
-        if "solution" in cell.metadata.get("tags", []) and cell.cell_type == "code":
-            cell.metadata["jupyter"] = {"source_hidden": True}
-            cell.metadata["tags"] = sorted({*cell.metadata["tags"], "hide-input"})
 
 
-def execute(notebook):
-    """Run the cells in a fresh kernel, in the folder of the lessons."""
+def execute(notebook, path):
+    """Run the cells in a fresh kernel, in the folder of the lesson."""
     NotebookClient(
         notebook,
         timeout=120,
@@ -188,40 +293,21 @@ def execute(notebook):
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,  # how prints are cut into messages depends on timing
-        resources={"metadata": {"path": str(NOTEBOOKS)}},
+        resources={"metadata": {"path": str(path.parent)}},
     ).execute()
 
 
-def moved_little(one, other):
-    """Return whether each pixel of an image has its like near its place in the other image."""
-    height, width = one.shape[:2]
-    wide = np.pad(other, ((MOVED, MOVED), (MOVED, MOVED), (0, 0)), mode="edge")
-    nearest = np.ones((height, width))
-    for down, right in itertools.product(range(2 * MOVED + 1), repeat=2):
-        there = wide[down : down + height, right : right + width]
-        nearest = np.minimum(nearest, np.abs(one - there).max(-1))
-    return bool((nearest < 0.5).all())
-
-
-def alike(first, second):
-    """Return whether two outputs differ in nothing but figures in which little moved."""
-    first, second = (json.dumps(output, sort_keys=True) for output in (first, second))
-    if PICTURE.sub("", first) != PICTURE.sub("", second):
-        return False
-    for encoded in zip(PICTURE.findall(first), PICTURE.findall(second), strict=True):
-        one, other = (imread(io.BytesIO(base64.b64decode(text))) for text in encoded)
-        if one.shape != other.shape or not (moved_little(one, other) and moved_little(other, one)):
-            return False
-    return True
-
-
 def keep_figures(notebook, stored):
-    """Put the stored figures of training runs back where they show the same."""
-    for new, old in zip(notebook.cells, stored.cells, strict=False):
-        if "training-figure" in new.metadata.get("tags", []) and new.source == old.source:
-            for number, (now, before) in enumerate(zip(new.outputs, old.outputs, strict=False)):
-                if alike(now, before):
-                    new.outputs[number] = before
+    """Put the stored figures of training runs back where their words are the same."""
+    drawn = {}
+    for cell in tagged(stored, "training-figure"):
+        for output in cell.outputs:
+            drawn[cell.source, output.get("data", {}).get("text/plain")] = output
+    for cell in tagged(notebook, "training-figure"):
+        for number, output in enumerate(cell.outputs):
+            key = cell.source, output.get("data", {}).get("text/plain")
+            if key[1] and key in drawn:
+                cell.outputs[number] = {**drawn[key], "execution_count": output.execution_count}
 
 
 def main():
@@ -230,26 +316,31 @@ def main():
     parser.add_argument("lessons", nargs="*", type=pathlib.Path, help="default: all of them")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a change")
     options = parser.parse_args()
-    paths = lesson_paths()
+    paths = all_paths()
     chosen = [path.resolve() for path in options.lessons] or paths
     strangers = [str(path) for path in chosen if path not in paths]
     if strangers:
         parser.error(f"not a lesson in {NOTEBOOKS.name}/: {', '.join(strangers)}")
     changed = []
+
+    def write(path, text):
+        if not path.exists() or text != path.read_text(encoding="utf-8"):
+            changed.append(path.name)
+            if not options.check:
+                atomic.write(path, text)
+
     bar = tqdm(chosen, unit="lesson")
     for path in bar:
         bar.set_postfix_str(path.stem)
         notebook = read(path)
         stored = copy.deepcopy(notebook)
-        refresh_generated(notebook, paths, path)
-        execute(notebook)
+        refresh_generated(notebook, path)
+        execute(notebook, path)
         normalise(notebook, path)
         keep_figures(notebook, stored)
-        text = nbformat.writes(notebook).rstrip("\n") + "\n"
-        if text != path.read_text(encoding="utf-8"):
-            changed.append(path.name)
-            if not options.check:
-                atomic.write(path, text)
+        write(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+    if chosen == paths:
+        write(NOTEBOOKS / "questions.md", question_index())
     for name in changed:
         print(f"{'would change' if options.check else 'changed'}: {name}")
     return int(options.check and bool(changed))

@@ -22,8 +22,9 @@ import sysconfig
 import venv
 import xml.etree.ElementTree
 
-import atomic
 from packaging.version import Version
+
+from tools import atomic
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "matrix"

@@ -12,7 +12,7 @@ import pathlib
 import re
 import sys
 
-import atomic
+from tools import atomic
 
 TARGET = pathlib.Path(__file__).resolve().parent.parent / "mlmtutor" / "data" / "opticks.txt"
 FIRST_WORDS = "My Design in this Book"

@@ -16,8 +16,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import atomic
 from tabulate import tabulate
+
+from tools import atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASUREMENTS = ROOT / "mlmtutor" / "data" / "performance.json"

@@ -9,11 +9,11 @@ changes nothing. Chromium must be on the path; no network is used.
 import pathlib
 import shutil
 
-import atomic
 from playwright.sync_api import sync_playwright
 from transformers import AutoTokenizer
 
 import mlmtutor
+from tools import atomic
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SENTENCE, WORD = "I want to [MASK] the world.", "change"

@@ -1,79 +1,149 @@
-"""Every checker accepts the reference, rejects each named mistake, and says which it is."""
+"""Every exercise accepts its right function, and names each mistake in its own words."""
 
-import inspect
+import importlib
+import math
 
-import stored
 import pytest
-from mistakes import MISTAKES
+import torch
 
-from mlmtutor import checks
+from mlmtutor.lessons.exercise import NOTHING, ByHand, Exercise, WrongAnswer
 
-CHECKERS = {name: value for name, value in vars(checks).items() if name.startswith("check_")}
-SOLUTIONS = {
-    name: function
-    for path in stored.PATHS
-    for name, function in stored.solutions(stored.read(path)).items()
+EXERCISES = {
+    f"{number:02}.{name}": value
+    for number in range(1, 11)
+    for name, value in vars(importlib.import_module(f"mlmtutor.lessons.lesson_{number:02}")).items()
+    if isinstance(value, Exercise)
 }
-CASES = [(checker, name) for checker, cases in MISTAKES.items() for name in cases]
+every_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+compared = pytest.mark.parametrize(
+    "exercise",
+    [value for value in EXERCISES.values() if not isinstance(value, ByHand)],
+    ids=[name for name, value in EXERCISES.items() if not isinstance(value, ByHand)],
+)
 
 
-def reference(checker):
-    return SOLUTIONS[checker.removeprefix("check_")]
+def said(exercise, answer):
+    """Return what a reader with this wrong answer is told."""
+    with pytest.raises(WrongAnswer) as caught:
+        exercise(answer)
+    return str(caught.value)
 
 
-def test_each_checker_has_a_solution_and_five_mistakes():
-    assert set(CHECKERS) == set(MISTAKES)
-    for checker in CHECKERS:
-        assert checker.removeprefix("check_") in SOLUTIONS
-        assert len(MISTAKES[checker]) >= 5, checker
-
-
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_the_reference_is_accepted(checker, capsys):
-    CHECKERS[checker](reference(checker))
+@every_exercise
+def test_exercise_accepts_the_right_function(exercise, capsys):
+    exercise(exercise.right)
     assert capsys.readouterr().out.startswith("✓ ")
 
 
-@pytest.mark.parametrize(("checker", "name"), CASES)
-def test_a_mistake_is_named(checker, name):
-    function, message = MISTAKES[checker][name]
-    with pytest.raises(checks.WrongAnswer) as caught:
-        CHECKERS[checker](function)
-    assert message in str(caught.value)
+@pytest.mark.parametrize(
+    ("exercise", "number"),
+    [(e, n) for e in EXERCISES.values() for n in range(len(e.mistakes))],
+    ids=[f"{name}-{n}" for name, e in EXERCISES.items() for n in range(len(e.mistakes))],
+)
+def test_exercise_names_each_mistake(exercise, number):
+    wrong, message = exercise.mistakes[number]
+    found = said(exercise, wrong)
+    assert found == message if isinstance(message, str) else found
 
 
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_each_mistake_has_its_own_message(checker):
-    messages = set()
-    for function, _ in MISTAKES[checker].values():
-        with pytest.raises(checks.WrongAnswer) as caught:
-            CHECKERS[checker](function)
-        messages.add(str(caught.value))
-    assert len(messages) == len(MISTAKES[checker])
+@every_exercise
+def test_exercise_has_five_mistakes_with_a_sentence_each(exercise):
+    told = [said(exercise, wrong) for wrong, _ in exercise.mistakes]
+    assert len(set(told)) == len(told) >= 5
 
 
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_an_unwritten_answer_is_no_error(checker, capsys):
+def test_exercises_name_233_mistakes():
+    assert len(EXERCISES) == 21
+    assert sum(len(exercise.mistakes) for exercise in EXERCISES.values()) >= 233
+
+
+@every_exercise
+def test_exercise_takes_an_unwritten_answer_for_no_error(exercise, capsys):
     def stub(*arguments, **options):
         raise NotImplementedError
 
-    CHECKERS[checker](stub)
-    assert capsys.readouterr().out.startswith("Not written yet")
+    exercise(stub)
+    assert capsys.readouterr().out.startswith("Not written yet, or its cell failed")
 
 
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_an_error_of_the_reader_is_left_alone(checker):
-    def broken(*arguments, **options):
-        raise KeyError("my own mistake")
-
-    with pytest.raises(KeyError, match="my own mistake"):
-        CHECKERS[checker](broken)
+@every_exercise
+def test_exercise_says_that_printing_is_not_returning(exercise):
+    assert said(exercise, lambda *arguments, **options: None).startswith(NOTHING)
 
 
-def test_a_wrong_answer_shows_its_message_alone():
-    assert checks.WrongAnswer("why")._render_traceback_() == ["✗ why"]
+@every_exercise
+def test_exercise_shows_the_frames_of_the_reader_alone(exercise):
+    def answer(*arguments, **options):
+        return undefined_name  # noqa: F821
+
+    with pytest.raises(WrongAnswer, match="Your function raises NameError") as caught:
+        exercise(answer)
+    shown = "\n".join(caught.value._render_traceback_())
+    assert "undefined_name" in shown
+    assert "exercise.py" not in shown
 
 
-@pytest.mark.parametrize("checker", CHECKERS)
-def test_the_docstring_shows_the_call(checker):
-    assert f"{checker.removeprefix('check_')}(" in inspect.getdoc(CHECKERS[checker])
+def sizes(value):
+    """Yield (path, size) for every size that a function could divide by mistake."""
+    if isinstance(value, torch.Tensor):
+        yield from ((f"shape[{axis}]", size) for axis, size in enumerate(value.shape))
+        yield "numel()", value.numel()
+        if not value.is_floating_point():
+            yield from (("unique()", value.unique().numel()), ("> 0", int((value > 0).sum())))
+    elif isinstance(value, list | tuple):
+        yield "len()", len(value)
+        for k, entry in enumerate(value[:1]):
+            yield from ((f"[{k}].{path}", size) for path, size in sizes(entry))
+    elif isinstance(value, int):
+        yield "itself", value
+
+
+def divided_by(exercise, argument, path):
+    """Return the right sum divided by one of the sizes in sight."""
+
+    def answer(*arguments):
+        size = dict(sizes(arguments[argument])).get(path, 0)
+        return exercise.right(*arguments) * exercise.divisor(*arguments) / (size or math.nan)
+
+    return answer
+
+
+MEANS = {name: e for name, e in EXERCISES.items() if e.divisor}
+DIVISORS = [
+    pytest.param(e, argument, path, id=f"{name}-{argument}-{path}")
+    for name, e in MEANS.items()
+    for case in e.cases()[:1]
+    for argument, value in enumerate(case)
+    for path, _ in sizes(value)
+]
+
+
+@pytest.mark.parametrize(("exercise", "argument", "path"), DIVISORS)
+def test_exercise_refuses_the_right_sum_divided_by_another_size(exercise, argument, path):
+    found = [dict(sizes(case[argument])).get(path) for case in exercise.cases()]
+    wanted = [exercise.divisor(*case) for case in exercise.cases()]
+    if found != wanted:  # where both are one number in every case, it is the right divisor
+        said(exercise, divided_by(exercise, argument, path))
+
+
+@compared
+def test_exercise_is_tried_on_two_inputs(exercise):
+    assert len(exercise.cases()) >= 2
+
+
+def test_exercise_that_asks_without_a_function_refuses_it():
+    asked = {name: e for name, e in EXERCISES.items() if e.without}
+    assert asked
+    for exercise in asked.values():
+
+        def answer(*arguments, exercise=exercise):
+            vars(torch.nn.functional).get("cross_entropy")
+            _ = torch.nn.functional.cross_entropy
+            return exercise.right(*arguments)
+
+        assert said(exercise, answer).endswith("without cross_entropy.")
+
+
+def test_exercise_refuses_what_is_not_a_function():
+    with pytest.raises(TypeError, match="pass your function itself"):
+        next(iter(EXERCISES.values()))(3)

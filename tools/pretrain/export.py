@@ -21,12 +21,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from rows import IGNORE_INDEX, SHARES, atomic, held_out_rows, load_corpus, token_counts
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import BertWordPieceTokenizer
-from train import CHECKPOINT, TRAINING, evaluate
 from transformers import AutoTokenizer, BertForMaskedLM
+
+from tools.pretrain.rows import (
+    IGNORE_INDEX,
+    SHARES,
+    atomic,
+    held_out_rows,
+    load_corpus,
+    token_counts,
+)
+from tools.pretrain.train import CHECKPOINT, TRAINING, evaluate
 
 HERE = Path(__file__).parent
 CLOZE = HERE.parents[1] / "tests" / "data" / "cloze.jsonl"

@@ -28,8 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-import atomic
+from tools import atomic
 
 MODERN_SOTU_YEAR = 1945
 SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[\"'A-Z])|(?<=[.?!][\"'])\s+(?=[\"'A-Z])")

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gather import SENTENCE_END, atomic
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import BertWordPieceTokenizer
+
+from tools.pretrain.gather import SENTENCE_END, atomic
 
 PAD, CLS, SEP, MASK = 0, 101, 102, 103
 FIRST_WORD = 999  # below: special and unused entries of the vocabulary

@@ -33,7 +33,13 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 
 import numpy as np
 import torch
-from rows import (
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import BertConfig, BertForMaskedLM
+
+from tools.pretrain.rows import (
     IGNORE_INDEX,
     PAD,
     SENTENCE_SHARE,
@@ -43,11 +49,6 @@ from rows import (
     load_corpus,
     token_counts,
 )
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
-from tqdm import tqdm
-from transformers import BertConfig, BertForMaskedLM
 
 CHECKPOINT = "checkpoint.safetensors"
 TRAINING = "training.json"  # the state of an exported model
