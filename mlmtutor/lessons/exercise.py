@@ -19,9 +19,19 @@ Function = Callable[..., Any]
 Message = str | Callable[..., str]  # a callable gets the arguments of the case, and the answer
 
 NOTHING = "Your function returns nothing (None). Printing is not returning: end with `return ...`."
+CHANGED = (
+    "Your function changes a tensor or a list that it was given, and the caller loses it. "
+    "Work on a copy (`.clone()`, `torch.where`, `masked_fill`, `row + [...]`)."
+)
 NOT_WRITTEN = (
     "Not written yet, or its cell failed: put your answer in place of "
     "`raise NotImplementedError`, and run its cell again."
+)
+
+
+CHANGED = (
+    "Your function changes a tensor or a list that it was given, and the caller loses it. "
+    "Work on a copy (`.clone()`, `torch.where`, `masked_fill`, `row + [...]`)."
 )
 
 
@@ -129,7 +139,14 @@ class ByHand(Exercise):
 
     def judge(self, answer: Function) -> str:
         """Return what a right answer proves, or raise :class:`WrongAnswer`."""
-        return self._by_hand(lambda *arguments: call(answer, arguments, {}, None))
+
+        def asked(*arguments: Any) -> Any:
+            found = call(answer, arguments, {}, None)
+            if found is None:
+                raise WrongAnswer(NOTHING)
+            return found
+
+        return self._by_hand(asked)
 
 
 def exercise(
@@ -174,11 +191,14 @@ def call(
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
         wrong.frames = "".join(traceback.format_list(frames)).splitlines()
         raise wrong from error
+    for one, other in zip(given, case or (), strict=False):
+        if isinstance(other, dict) and one.keys() != other.keys():
+            raise WrongAnswer(
+                "Your function changes the dictionary that it was given, and the caller loses it. "
+                "Make a new one: `new = dict(given)`."
+            )
     if case is not None and not all(map(same, given, case)):
-        raise WrongAnswer(
-            "Your function changes a tensor or a list that it was given, and the caller loses it. "
-            "Work on a copy (`.clone()`, `torch.where`, `masked_fill`, `row + [...]`)."
-        )
+        raise WrongAnswer(CHANGED)
     return found
 
 
@@ -187,7 +207,7 @@ def outcome(wrong: Function, case: tuple[Any, ...]) -> Any:
     try:
         return wrong(*case)
     except Exception:
-        return math.nan
+        return object()
 
 
 def copied(case: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -197,12 +217,14 @@ def copied(case: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def names_in(code: CodeType | None) -> Iterator[str]:
-    """Yield the global names and attributes that a function uses, those inside it included."""
+    """Yield the names that a function uses: globals, attributes and keywords of its calls."""
     if code is not None:
         yield from code.co_names
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
                 yield from names_in(constant)
+            elif isinstance(constant, tuple):  # the keywords of a call
+                yield from (name for name in constant if isinstance(name, str))
 
 
 def is_number(value: object) -> bool:
@@ -221,7 +243,8 @@ def same(one: Any, other: Any) -> bool:
         return torch.allclose(one.detach().double(), other.detach().double(), atol=1e-4)
     if is_number(one) and is_number(other):
         one, other = (float(x.detach() if isinstance(x, torch.Tensor) else x) for x in (one, other))
-        return one == other or math.isclose(one, other, abs_tol=1e-4)
+        close = one == other or math.isclose(one, other, abs_tol=1e-4)
+        return close or (math.isnan(one) and math.isnan(other))
     if type(one) is not type(other):
         return False
     if isinstance(one, tuple | list):
@@ -241,6 +264,16 @@ def require_like(found: Any, right: Any, names: tuple[str, ...], hint: str) -> N
             )
         for name, one, other in zip(names, found, right, strict=True):
             require_like(one, other, (name,), hint)
+        return
+    if isinstance(right, dict) and isinstance(found, dict):
+        for problem, keys in (
+            ("is missing", right.keys() - found.keys()),
+            ("should not be there", found.keys() - right.keys()),
+        ):
+            if keys:
+                raise WrongAnswer(f"Your dictionary has {sorted(found)}: `{min(keys)}` {problem}.")
+        for key in right:
+            require_like(found[key], right[key], (key,), hint)
         return
     [name] = names
     if is_number(right):
@@ -279,12 +312,16 @@ def first_difference(found: Any, right: Any, names: tuple[str, ...]) -> str:
         for name, one, other in zip(names, found, right, strict=True):
             if not same(one, other):
                 return first_difference(one, other, (name,))
+    if isinstance(right, dict):
+        key = next(key for key in right if not same(found[key], right[key]))
+        return first_difference(found[key], right[key], (key,))
     [name] = names
     if is_number(right):
         return f"Your function returns {float(found):.4f}, and it should return {float(right):.4f}."
     if not isinstance(right, torch.Tensor):
         return f"Your function returns {found!r}, and it should return {right!r}."
-    where = tuple((found != right).nonzero()[0].tolist())
+    differ = ~torch.isclose(found.double(), right.double(), atol=1e-4)
+    where = tuple(differ.nonzero()[0].tolist())
     axes = ("position",) if len(where) == 1 else ("row", "position", "entry")
     place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
     one, other = (
