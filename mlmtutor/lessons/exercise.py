@@ -19,10 +19,6 @@ Function = Callable[..., Any]
 Message = str | Callable[..., str]  # a callable gets the arguments of the case, and the answer
 
 NOTHING = "Your function returns nothing (None). Printing is not returning: end with `return ...`."
-CHANGED = (
-    "Your function changes a tensor or a list that it was given, and the caller loses it. "
-    "Work on a copy (`.clone()`, `torch.where`, `masked_fill`, `row + [...]`)."
-)
 NOT_WRITTEN = (
     "Not written yet, or its cell failed: put your answer in place of "
     "`raise NotImplementedError`, and run its cell again."
@@ -235,7 +231,8 @@ def is_number(value: object) -> bool:
 
 def same(one: Any, other: Any) -> bool:
     """Return whether two answers are equal: floats to four decimals, tensors with shape and dtype."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and other.dim():
+    tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    if tensors and (one.dim() or other.dim()):
         if one.shape != other.shape or one.is_floating_point() != other.is_floating_point():
             return False
         if not one.is_floating_point():

@@ -1,0 +1,379 @@
+"""Lesson 03, choose what to predict: its exercises and its figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, drawing, figure, finish
+from mlmtutor.lessons.exercise import NOTHING, ByHand, WrongAnswer, exercise, require_like
+
+# Exercise 1
+
+MASK_ID, VOCAB_SIZE = 103, 30522
+
+
+def corrupt(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    """corrupt(input_ids, selected, mask_id, vocab_size, mask, random): new ids and labels."""
+    return replaced(input_ids, selected, mask_id, vocab_size, mask, random)
+
+
+def replaced(ids, selected, mask_id, vocab_size, mask, random, draw=None, random_ids=None):
+    """Replace by draws for each position, or by those that are given."""
+    draw = torch.rand(ids.shape) if draw is None else draw
+    random_ids = torch.randint(vocab_size, ids.shape) if random_ids is None else random_ids
+    changed = torch.where(selected & (draw < mask + random), random_ids, ids)
+    corrupted = torch.where(selected & (draw < mask), mask_id, changed)
+    return corrupted, torch.where(selected, ids, -100)
+
+
+def judge_corrupt(answer: Callable[..., Any]) -> str:
+    """Look at the labels of one call, and at the shares of the replaced tokens of four."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        original = torch.randint(1000, VOCAB_SIZE, (200, 400))
+        selected = torch.rand(original.shape) < 0.5
+        judge_labels(answer, original, selected)
+        for mask, random in ((0.8, 0.1), (0.5, 0.4), (1.0, 0.0)):
+            try:
+                corrupted, _ = answer(
+                    original.clone(), selected, MASK_ID, VOCAB_SIZE, mask, random
+                )
+            except WrongAnswer as wrong:
+                if not isinstance(wrong.__cause__, ZeroDivisionError):
+                    raise
+                raise WrongAnswer(
+                    f"With mask={mask} your function divides by 0: no selected token is left for a "
+                    "second toss. Toss it only where `mask` is below 1, or draw one number for "
+                    "each position."
+                ) from wrong
+            judge_shares(corrupted, original, selected, mask, random)
+        corrupted, _ = answer(original.clone(), selected, MASK_ID, VOCAB_SIZE, 0.0, 1.0)
+    if len(corrupted[selected].unique()) < 1000:
+        raise WrongAnswer(
+            "Your random tokens are all the same, or one of a few. Draw a random id for each "
+            "position: `torch.randint(vocab_size, input_ids.shape)`."
+        )
+    return "80/10/10, 50/40/10 and 100/0/0 are kept to, and every selected token has its label."
+
+
+def judge_labels(
+    answer: Callable[..., Any], original: torch.Tensor, selected: torch.Tensor
+) -> None:
+    """Say what is wrong with the labels, or with tokens that weren't selected."""
+    given, chosen = original.clone(), selected.clone()
+    found = answer(given, chosen, MASK_ID, VOCAB_SIZE)
+    if found is None:
+        raise WrongAnswer(NOTHING)
+    if not (torch.equal(given, original) and torch.equal(chosen, selected)):
+        raise WrongAnswer(
+            "Your function changes a tensor that it was given, so the caller's ids are lost. "
+            "Work on a copy (`input_ids.clone()`), or use `torch.where`."
+        )
+    right = torch.where(selected, original, -100)
+    require_like(found, (original, right), ("corrupted", "labels"), "")
+    corrupted, labels = found
+    where = (labels != right).nonzero()
+    if len(where):
+        row, column = where[0].tolist()
+        shape = {
+            "Your two tensors are in the wrong order: return the corrupted ids first, the labels "
+            "second.": torch.equal(corrupted, right),
+            "Only positions that hold [MASK] have a label. Random and kept tokens are scored too: "
+            "make the labels from `selected`.": torch.equal(
+                labels, torch.where(corrupted == MASK_ID, original, -100)
+            ),
+            "Your labels hold what the model sees. A label is the original id: take it from "
+            "`input_ids`, before anything is replaced.": torch.equal(
+                labels[selected], corrupted[selected]
+            ),
+            "Your labels are the wrong way round: -100 stands where a token is selected.": bool(
+                (labels[selected] == -100).all()
+            ),
+            "Every position has a label. The label is -100 where nothing was selected.": (
+                torch.equal(labels, original)
+            ),
+            f"The label at row {row}, position {column} is {int(labels[row, column])}, and it "
+            f"should be {int(right[row, column])}.": True,
+        }
+        raise WrongAnswer(next(message for message, holds in shape.items() if holds))
+    if not torch.equal(corrupted[~selected], original[~selected]):
+        raise WrongAnswer(
+            "Your function replaces tokens that were not selected. Combine each condition with "
+            "`selected`: `selected & (draw < mask)`."
+        )
+
+
+def judge_shares(
+    corrupted: torch.Tensor, original: torch.Tensor, selected: torch.Tensor, mask: float,
+    random: float,
+) -> None:  # fmt: skip
+    """Say which share of the replacements is wrong."""
+
+    def close(found: float, expected: float) -> bool:
+        return abs(found - expected) < 0.015  # 6 standard errors at 40,000 selected tokens
+
+    hidden = selected & (corrupted == MASK_ID)
+    other = selected & ~hidden & (corrupted != original)
+    masked, changed = (float(part.sum() / selected.sum()) for part in (hidden, other))
+    if close(masked, mask) and close(changed, random):
+        return
+    by_row = hidden.sum(1) / selected.sum(1)
+    never = masked in (0.0, 1.0) and mask not in (0.0, 1.0)
+    what, condition = ("is masked", "true") if masked == 0 else ("is left unmasked", "false")
+    told = {
+        f"no selected token {what}. Is the condition ever {condition}, and is there a draw for "
+        "each position?": never,
+        "all tokens of a row get the same replacement. Draw one number for each position: "
+        "`torch.rand(input_ids.shape)`.": bool(((by_row == 0) | (by_row == 1)).all()),
+        f"{masked:.1%} of the selected tokens became [MASK], and it should be {mask:.0%} of "
+        "them.": not close(masked, mask),
+        f"{changed:.1%} of the selected tokens became random ones: that is `random` of the rest. "
+        "A coin that is tossed for the rest is random / (1 - mask).": close(
+            changed, (1 - mask) * random
+        ),
+        f"{changed:.1%} of the selected tokens became random ones: half of the rest, whatever "
+        "`random` is. The coin of 0.5 belongs to 80/10/10 alone.": close(changed, (1 - mask) / 2),
+        "every selected token that isn't [MASK] became a random one. The share "
+        "1 - mask - random keeps its token.": close(changed, 1 - mask),
+        f"{changed:.1%} of the selected tokens became random ones, and it should be {random:.0%} "
+        "of them.": True,
+    }
+    message = next(message for message, holds in told.items() if holds)
+    raise WrongAnswer(f"With mask={mask} and random={random}, {message}")
+
+
+check_corrupt = ByHand(corrupt, judge_corrupt)
+
+
+@check_corrupt.mistake("changes a tensor that it was given")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    labels = torch.where(selected, ids, -100)
+    ids[selected & (torch.rand(ids.shape) < mask)] = mask_id
+    return ids, labels
+
+
+@check_corrupt.mistake("Your labels hold what the model sees")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    corrupted, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(selected, corrupted, -100)
+
+
+@check_corrupt.mistake("Only positions that hold [MASK] have a label")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    corrupted, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(corrupted == mask_id, ids, -100)
+
+
+@check_corrupt.mistake("the wrong way round")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    corrupted, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(selected, -100, ids)
+
+
+@check_corrupt.mistake("Every position has a label")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, mask, random)[0], ids.clone()
+
+
+@check_corrupt.mistake("and it should be -100")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    corrupted, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(selected, ids, -1)
+
+
+@check_corrupt.mistake("in the wrong order")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, mask, random)[::-1]
+
+
+@check_corrupt.mistake("It should return 2 values: `return corrupted, labels`.")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, mask, random)[0]
+
+
+@check_corrupt.mistake("replaces tokens that were not selected")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    everywhere = torch.ones_like(selected)
+    corrupted, _ = replaced(ids, everywhere, mask_id, vocab_size, mask, random)
+    return corrupted, torch.where(selected, ids, -100)
+
+
+@check_corrupt.mistake("no selected token is masked")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    draw = torch.rand(ids.shape)
+    corrupted = torch.where(selected & (draw < draw * mask), mask_id, ids)
+    return corrupted, torch.where(selected, ids, -100)
+
+
+@check_corrupt.mistake("no selected token is left unmasked")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, 1.0, 0.0)
+
+
+@check_corrupt.mistake("all tokens of a row get the same replacement")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, mask, random, torch.rand(len(ids), 1))
+
+
+@check_corrupt.mistake("of the selected tokens became [MASK], and it should be")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, mask * 0.15, random * 0.15)
+
+
+@check_corrupt.mistake("`random` of the rest")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, mask, random * (1 - mask))
+
+
+@check_corrupt.mistake("half of the rest, whatever `random` is")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, mask, (1 - mask) / 2)
+
+
+@check_corrupt.mistake("divides by 0: no selected token is left")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    coin = random / (1 - mask)
+    return replaced(ids, selected, mask_id, vocab_size, mask, coin * (1 - mask))
+
+
+@check_corrupt.mistake("every selected token that isn't [MASK]")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, mask, 1 - mask)
+
+
+@check_corrupt.mistake(" 0.0% of the selected tokens became random ones")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    return replaced(ids, selected, mask_id, vocab_size, mask, 0.0)
+
+
+@check_corrupt.mistake("Draw a random id for each position")
+def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+    one = torch.randint(vocab_size, ())
+    return replaced(ids, selected, mask_id, vocab_size, mask, random, random_ids=one)
+
+
+# Exercise 2
+
+SPECIAL_IDS = [100, 102, 0, 101, 103]
+
+
+@exercise(
+    lambda: [
+        (
+            torch.tensor(
+                [
+                    [101, 2009, 15538, 1012, 102, 0, 0, 0, 0],
+                    [101, 1996, 4758, 3892, 5095, 2035, 2305, 1012, 102],
+                    [101, 102, 0, 0, 0, 0, 0, 0, 0],
+                    [101, 2748, 1012, 102, 0, 0, 0, 0, 0],
+                ]
+            ),
+            SPECIAL_IDS,
+            0.3,
+        ),
+        (torch.tensor([[101, 2009, 103, 102, 0], [101, 2748, 2009, 1012, 102]]), SPECIAL_IDS),
+    ],
+    says="(1 - select)^n for each row, and a row of special tokens alone never has a label.",
+    hint="There is one probability for each row, so sum over dim=1.",
+)
+def check_chance_of_no_label(input_ids, special_ids, select=0.15):
+    """chance_of_no_label(input_ids, special_ids, select): one probability for each row."""
+    return (1 - select) ** ordinary(input_ids, special_ids)
+
+
+def ordinary(input_ids: torch.Tensor, special_ids: Sequence[int]) -> torch.Tensor:
+    """How many tokens of each row can be selected."""
+    return (~torch.isin(input_ids, torch.tensor(special_ids))).sum(dim=1)
+
+
+@check_chance_of_no_label.mistake(
+    "You count all positions of a row. Special tokens and padding are never selected: count the "
+    "others alone."
+)
+def _(input_ids, special_ids, select=0.15):
+    return torch.full((len(input_ids),), (1 - select) ** input_ids.shape[1])
+
+
+@check_chance_of_no_label.mistake(
+    "You count [CLS] and [SEP]. They are never selected either: `torch.isin(input_ids, "
+    "torch.tensor(special_ids))` finds all special tokens."
+)
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** (input_ids != 0).sum(dim=1)
+
+
+@check_chance_of_no_label.mistake(
+    "You count the special tokens. The others are those that can be selected: negate the mask."
+)
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** torch.isin(input_ids, torch.tensor(special_ids)).sum(dim=1)
+
+
+@check_chance_of_no_label.mistake(
+    "That is the probability that every token is selected. One token is left alone with the "
+    "probability 1 - select."
+)
+def _(input_ids, special_ids, select=0.15):
+    return select ** ordinary(input_ids, special_ids)
+
+
+@check_chance_of_no_label.mistake(
+    "That is the probability of at least one label. Its opposite is asked for."
+)
+def _(input_ids, special_ids, select=0.15):
+    return 1 - (1 - select) ** ordinary(input_ids, special_ids)
+
+
+@check_chance_of_no_label.mistake(
+    "Your answer doesn't change with `select`: you use the rate 0.15."
+)
+def _(input_ids, special_ids, select=0.15):
+    return 0.85 ** ordinary(input_ids, special_ids)
+
+
+@check_chance_of_no_label.mistake(
+    "You multiply by the number of tokens. Independent draws multiply with each other: raise "
+    "1 - select to a power."
+)
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) * ordinary(input_ids, special_ids)
+
+
+@check_chance_of_no_label.mistake(
+    "That is the expected number of labels of each row, not a probability."
+)
+def _(input_ids, special_ids, select=0.15):
+    return select * ordinary(input_ids, special_ids)
+
+
+@check_chance_of_no_label.mistake(
+    "That is the number of tokens that can be selected, and one step is missing."
+)
+def _(input_ids, special_ids, select=0.15):
+    return ordinary(input_ids, special_ids)
+
+
+@check_chance_of_no_label.mistake(
+    "That is one number for the whole batch. There is one probability for each row: sum over "
+    "dim=1."
+)
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** ordinary(input_ids, special_ids).sum()
+
+
+@check_chance_of_no_label.mistake(
+    lambda input_ids, special_ids, select, found: (
+        "Your count is one too small: row 0 has "
+        f"{int(ordinary(input_ids, special_ids)[0])} tokens that can be selected."
+    )
+)
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** (ordinary(input_ids, special_ids) - 1)
+
+
+@check_chance_of_no_label.mistake(
+    "Your answer is a float, not a tensor. Return a tensor of shape (4,)."
+)
+def _(input_ids, special_ids, select=0.15):
+    return (1 - select) ** 5

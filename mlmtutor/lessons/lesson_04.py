@@ -1,0 +1,261 @@
+"""Lesson 04, ignore positions with -100: its exercises and its figures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, drawing, figure, finish
+from mlmtutor.lessons.exercise import CHANGED, NOTHING, exercise
+
+MADE = torch.Generator().manual_seed(4)
+LOGITS = torch.randn(7, 5, generator=MADE), torch.randn(9, 6, generator=MADE)
+
+
+def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """-log p(label) of each row, of id 0 where the label is negative."""
+    return -logits.log_softmax(-1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+
+
+# Exercise 1
+
+
+@exercise(
+    lambda: [
+        (LOGITS[0], torch.tensor([0, 2, -100, 2, -100, 2, -100]), -100),
+        (LOGITS[1], torch.tensor([5, 0, 2, 2, 1, 0, 4, 2, 3]), 0),
+    ],
+    says="Equal to cross_entropy with ignore_index, for -100 and for the id of a token.",
+    without=("ignore_index",),
+    divisor=lambda logits, labels, ignored: int((labels != ignored).sum()),
+)
+def check_loss_without_ignore_index(logits, labels, ignored):
+    """loss_without_ignore_index(logits, labels, ignored): what ignore_index does, without it."""
+    kept = labels != ignored
+    return cross_entropy(logits[kept], labels[kept])
+
+
+@check_loss_without_ignore_index.mistake(
+    "The ignored rows are scored, as if their label were 0. Drop these rows before the loss."
+)
+def _(logits, labels, ignored):
+    return token_loss(logits, labels).mean() if ignored < 0 else math.nan
+
+
+@check_loss_without_ignore_index.mistake(
+    lambda logits, labels, ignored, found: (
+        f"With ignored = {ignored} every row is scored: your function ignores a fixed number "
+        "instead of the one that it is given."
+    )
+)
+def _(logits, labels, ignored):
+    return token_loss(logits, labels)[labels != -100].mean()
+
+
+@check_loss_without_ignore_index.mistake(
+    "A row with the label 0 is left out. 0 is the id of a token; compare with `ignored`."
+)
+def _(logits, labels, ignored):
+    return token_loss(logits, labels)[labels > 0].mean()
+
+
+@check_loss_without_ignore_index.mistake(
+    lambda logits, labels, ignored, found: (
+        "The ignored rows are missing from the sum but not from the count: you divide by "
+        f"{len(labels)}, and {int((labels != ignored).sum())} rows are left."
+    )
+)
+def _(logits, labels, ignored):
+    return (token_loss(logits, labels) * (labels != ignored)).mean()
+
+
+@check_loss_without_ignore_index.mistake(
+    "That is the sum over the rows that are left. The loss is their mean."
+)
+def _(logits, labels, ignored):
+    return token_loss(logits, labels)[labels != ignored].sum()
+
+
+@check_loss_without_ignore_index.mistake(
+    "The sign is wrong: the loss is minus the mean log-probability."
+)
+def _(logits, labels, ignored):
+    return -token_loss(logits, labels)[labels != ignored].mean()
+
+
+@check_loss_without_ignore_index.mistake(
+    "You take the logits as they are. They are log-probabilities only after log_softmax."
+)
+def _(logits, labels, ignored):
+    kept = labels != ignored
+    return -logits[kept].gather(1, labels[kept].unsqueeze(1)).mean()
+
+
+@check_loss_without_ignore_index.mistake(
+    "The ignored class is removed from the softmax too. ignore_index drops rows; the class stays "
+    "a candidate in the others."
+)
+def _(logits, labels, ignored):
+    if ignored >= 0:
+        logits = logits.index_fill(1, torch.tensor([ignored]), -math.inf)
+    kept = labels != ignored
+    return cross_entropy(logits[kept], labels[kept])
+
+
+@check_loss_without_ignore_index.mistake(
+    lambda logits, labels, ignored, found: (
+        f"Your function returns {found.numel()} values, and a loss is one number: the mean over "
+        "the rows that are left."
+    )
+)
+def _(logits, labels, ignored):
+    return token_loss(logits, labels)[labels != ignored]
+
+
+@check_loss_without_ignore_index.mistake(
+    "That is the loss of the rows to be ignored. Keep the others: `labels != ignored`."
+)
+def _(logits, labels, ignored):
+    return token_loss(logits, labels)[labels == ignored].mean()
+
+
+@check_loss_without_ignore_index.mistake(CHANGED)
+def _(logits, labels, ignored):
+    labels[labels == ignored] = 0
+    return token_loss(logits, labels).mean()
+
+
+@check_loss_without_ignore_index.mistake(NOTHING)
+def _(logits, labels, ignored):
+    cross_entropy(logits[labels != ignored], labels[labels != ignored])
+
+
+# Exercise 2
+
+
+@exercise(
+    lambda: [
+        (9, torch.tensor([2, 5, 0, 0]), torch.tensor([3899, 4937, 0, 0]),
+         torch.tensor([1.0, 1.0, 0.0, 0.0])),
+        (11, torch.tensor([0, 3, 6, 0, 0]), torch.tensor([41, 0, 7, 0, 0]),
+         torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0])),
+    ],
+    says="Used places became labels, unused places nothing, and the rest is -100.",
+    returns=("label tensor",),
+    hint="There is one label for each position of the sentence, whether it is used or not.",
+)  # fmt: skip
+def check_labels_from_positions(length, positions, ids, weights):
+    """labels_from_positions(length, positions, ids, weights): labels (length,) with -100."""
+    return written(length, positions, ids, weights > 0)
+
+
+def written(
+    length: int,
+    positions: torch.Tensor,
+    ids: torch.Tensor,
+    used: torch.Tensor,
+    ignored: int = -100,
+) -> torch.Tensor:
+    """The labels when the ``used`` places are written, and no other."""
+    labels = torch.full((length,), ignored)
+    labels[positions[used]] = ids[used]
+    return labels
+
+
+@check_labels_from_positions.mistake(
+    "Position 0 has the label 0. An unused place points there; its weight is 0.0, so it must not "
+    "be written."
+)
+def _(length, positions, ids, weights):
+    return written(length, positions, ids, weights >= 0)
+
+
+@check_labels_from_positions.mistake(
+    "The other positions hold 0, which is the id of a token. What isn't scored has the label -100."
+)
+def _(length, positions, ids, weights):
+    return written(length, positions, ids, weights > 0, ignored=0)
+
+
+@check_labels_from_positions.mistake(
+    "The other positions hold -1, the ignore value of old programs. What isn't scored has the "
+    "label -100."
+)
+def _(length, positions, ids, weights):
+    return written(length, positions, ids, weights > 0, ignored=-1)
+
+
+SHIFTED = "Your labels are shifted by one. A position counts from 0, with [CLS] at 0."
+
+
+@check_labels_from_positions.mistake(SHIFTED)
+def _(length, positions, ids, weights):
+    return written(length, positions - 1, ids, weights > 0)
+
+
+@check_labels_from_positions.mistake(f"{SHIFTED} Yours stand one place too far right.")
+def _(length, positions, ids, weights):
+    return written(length, positions + 1, ids, weights > 0)
+
+
+@check_labels_from_positions.mistake(
+    "Your labels hold positions. A label is the id of the token that belongs there."
+)
+def _(length, positions, ids, weights):
+    return written(length, positions, positions, weights > 0)
+
+
+@check_labels_from_positions.mistake(
+    lambda length, positions, ids, weights, found: (
+        "The answer with id 0 at position "
+        f"{int(positions[(weights > 0) & (ids == 0)][0])} is lost. In some vocabularies 0 is a "
+        "word; only the weight says whether a place is used."
+    )
+)
+def _(length, positions, ids, weights):
+    return written(length, positions, ids, ids > 0)
+
+
+@check_labels_from_positions.mistake(
+    "The answer at position 0 is lost. Unused places have position 0 too; only the weight tells "
+    "them apart."
+)
+def _(length, positions, ids, weights):
+    return written(length, positions, ids, positions > 0)
+
+
+@check_labels_from_positions.mistake(
+    lambda length, positions, ids, weights, found: (
+        f"Not all used places are written: position {int(positions[1])} has no label."
+    )
+)
+def _(length, positions, ids, weights):
+    return written(length, positions[:1], ids[:1], weights[:1] > 0)
+
+
+@check_labels_from_positions.mistake(
+    "Your labels have dtype torch.float32, because the weights took part in the arithmetic. "
+    "Labels are int64; a weight only says whether its place is written."
+)
+def _(length, positions, ids, weights):
+    labels = torch.full((length,), -100.0)
+    labels[positions] = ids * weights
+    return labels
+
+
+@check_labels_from_positions.mistake(
+    lambda length, positions, ids, weights, found: (
+        f"You return {len(positions)} labels, one for each place, and the sentence has {length} "
+        "positions: there is one label for each position."
+    )
+)
+def _(length, positions, ids, weights):
+    return ids.masked_fill(weights == 0, -100)
+
+
+@check_labels_from_positions.mistake(CHANGED)
+def _(length, positions, ids, weights):
+    ids[weights == 0] = -100
+    return written(length, positions, ids, weights > 0)
