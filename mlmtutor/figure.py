@@ -14,7 +14,8 @@ STYLE: Any = {
     "figure.figsize": (7.2, 3.6),
     "figure.facecolor": "white",
     "font.size": 11,
-    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial"],  # as short as it may be: each text repeats it
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlelocation": "left",
