@@ -1,0 +1,512 @@
+"""What lesson 05 needs: its two exercises, its figures, and the losses to compare with."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy, one_hot
+
+from mlmtutor.figure import COLOURS, PALE, arrow, box, drawing, figure, finish, plain
+from mlmtutor.lessons.exercise import CHANGED, exercise
+from mlmtutor.loss import masked_lm_loss
+
+STORY = (
+    "The old man walked down to the river and looked at the water for a long time.",
+    "When the rain stopped, the children went out to play in the garden behind the house.",
+    "She put the letter on the table and told her brother that she would leave in the morning.",
+    "The train was late, so we sat in a small room and talked about the war.",
+    "He had never seen so many people in one place, and he did not know what to say.",
+)
+
+
+# Exercise 1
+
+
+def _token_loss(logits, labels, dim=-1):
+    """-log p(label) at each position, of id 0 where there is none."""
+    return -logits.log_softmax(dim).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+
+
+def _batches():
+    random = torch.Generator().manual_seed(5)
+    first = torch.full((2, 7), -100)
+    first[0, [1, 2, 3, 5]], first[1, 2] = torch.tensor([3, 0, 1, 3]), 0
+    second = torch.full((3, 4), -100)
+    second[0, 1], second[2, 2] = 8, 5
+    second[1] = torch.tensor([5, 9, 8, 0])
+    far = torch.zeros(1, 3, 4)  # exp(-300) is 0 in float32
+    far[0, 0, 0] = 300.0
+    return [
+        (torch.randn(2, 7, 8, generator=random), first),
+        (torch.randn(3, 4, 10, generator=random), second),
+        (far, torch.tensor([[1, -100, 2]])),
+    ]
+
+
+@exercise(
+    cases=_batches,
+    says=lambda logits, labels: (
+        f"{masked_lm_loss(logits, labels):.4f}, the mean of {int((labels != -100).sum())} values; "
+        "and logits of 300 do no harm."
+    ),
+    without=("cross_entropy", "CrossEntropyLoss", "nll_loss", "NLLLoss", "masked_lm_loss"),
+    divisor=lambda logits, labels: int((labels != -100).sum()),
+)
+def check_loss_by_hand(logits, labels):
+    """loss_by_hand(logits, labels): mean of -log p(label) over the labelled positions."""
+    return _token_loss(logits, labels)[labels != -100].mean()
+
+
+@check_loss_by_hand.mistake(
+    "That is the sum over the labelled positions. Divide it by how many there are."
+)
+def _(logits, labels):
+    return _token_loss(logits, labels)[labels != -100].sum()
+
+
+@check_loss_by_hand.mistake(
+    "That is divided by the number of all positions: the ignored ones have left the sum, and they "
+    "leave the count too."
+)
+def _(logits, labels):
+    return _token_loss(logits, labels)[labels != -100].sum() / labels.numel()
+
+
+@check_loss_by_hand.mistake(
+    "That is divided by the length of a row. The ignored positions have left the sum, and they "
+    "leave the count too."
+)
+def _(logits, labels):
+    return _token_loss(logits, labels)[labels != -100].sum() / labels.shape[1]
+
+
+@check_loss_by_hand.mistake(
+    "That scores the ignored positions as well, as if their label were id 0. Keep only the "
+    "positions whose label is not -100."
+)
+def _(logits, labels):
+    return _token_loss(logits, labels).mean()
+
+
+@check_loss_by_hand.mistake("That is the mean of log p. The loss is minus that.")
+def _(logits, labels):
+    return -_token_loss(logits, labels)[labels != -100].mean()
+
+
+@check_loss_by_hand.mistake(
+    "That is the mean of the means of the rows. Every labelled position of the batch counts the "
+    "same, whichever row it is in."
+)
+def _(logits, labels):
+    scored = labels != -100
+    return ((_token_loss(logits, labels) * scored).sum(1) / scored.sum(1)).mean()
+
+
+@check_loss_by_hand.mistake(
+    "That drops a label of 0, which is the id of a token. Only -100 is ignored."
+)
+def _(logits, labels):
+    return _token_loss(logits, labels)[labels > 0].mean()
+
+
+@check_loss_by_hand.mistake(
+    "That scores each label with the logits of the position before. A masked language model does "
+    "not shift."
+)
+def _(logits, labels):
+    return cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+
+@check_loss_by_hand.mistake("That is minus the mean of the probabilities: the logarithm is missing.")
+def _(logits, labels):
+    return -(-_token_loss(logits, labels)).exp()[labels != -100].mean()
+
+
+@check_loss_by_hand.mistake("That is minus the mean of the logits: the softmax is missing.")
+def _(logits, labels):
+    scored = labels != -100
+    return -logits[scored].gather(1, labels[scored].unsqueeze(1)).mean()
+
+
+@check_loss_by_hand.mistake(
+    "The softmax goes over the wrong dimension. Probabilities add up to 1 over the vocabulary, the "
+    "last dimension."
+)
+def _(logits, labels):
+    return _token_loss(logits, labels, dim=1)[labels != -100].mean()
+
+
+@check_loss_by_hand.mistake(
+    "The softmax goes over the wrong dimension. After `logits[scored]` the first dimension holds "
+    "the labelled positions; probabilities add up to 1 over the vocabulary, the last one."
+)
+def _(logits, labels):
+    scored = labels != -100
+    return -logits[scored].log_softmax(0).gather(1, labels[scored].unsqueeze(1)).mean()
+
+
+@check_loss_by_hand.mistake(
+    "Right for small logits. For the logits [300, 0, 0, 0] and the label 1 it gives infinity, and "
+    "the loss there is 300: a probability became 0 before its logarithm was taken. Use log_softmax."
+)
+def _(logits, labels):
+    scored = labels != -100
+    p = logits[scored].softmax(-1)
+    return -p.gather(1, labels[scored].unsqueeze(1)).log().mean()
+
+
+@check_loss_by_hand.mistake(
+    "That is one loss for each labelled position. Return one number for the batch: their mean."
+)
+def _(logits, labels):
+    return _token_loss(logits, labels)[labels != -100]
+
+
+@check_loss_by_hand.mistake(
+    "That is in bits, from the logarithm to the base 2. The loss takes the natural logarithm."
+)
+def _(logits, labels):
+    return _token_loss(logits, labels)[labels != -100].mean() / math.log(2)
+
+
+@check_loss_by_hand.mistake(CHANGED)
+def _(logits, labels):
+    scored = labels != -100
+    labels[~scored] = 0
+    return _token_loss(logits, labels)[scored].mean()
+
+
+# Exercise 2
+
+
+def _for_gradients():
+    random = torch.Generator().manual_seed(9)
+    first = torch.full((2, 6), -100)
+    first[0, [1, 2, 4]], first[1, [0, 5]] = torch.tensor([2, 0, 2]), torch.tensor([1, 2])
+    second = torch.full((3, 4), -100)
+    second[0, 1:], second[2, :2] = torch.tensor([6, 0, 6]), torch.tensor([1, 0])
+    return [
+        (torch.randn(2, 6, 4, generator=random), first),
+        (torch.randn(3, 4, 7, generator=random), second),
+    ]
+
+
+def _gradient(logits, labels, start=None, answers=1.0, ignored=0.0):
+    """(start - answers * one-hot) / labels; ``ignored`` is the share that other positions get."""
+    scored = (labels != -100).unsqueeze(-1)
+    start = logits.softmax(-1) if start is None else start
+    gradient = start - answers * one_hot(labels.clamp(min=0), logits.shape[-1])
+    return torch.where(scored, gradient, ignored * gradient) / scored.sum()
+
+
+@exercise(
+    cases=_for_gradients,
+    says="(p - 1 at the label) / number of labels where scored, and exactly 0 elsewhere.",
+    returns=("gradient",),
+    hint="A gradient has the shape of what it belongs to, the logits.",
+    without=("backward", "autograd"),
+    divisor=lambda logits, labels: int((labels != -100).sum()),
+)
+def check_loss_gradient(logits, labels):
+    """loss_gradient(logits, labels): d loss / d logits for the mean loss."""
+    return _gradient(logits, labels)
+
+
+@check_loss_gradient.mistake(
+    "That is the gradient of the sum. The loss is a mean: divide by the labels."
+)
+def _(logits, labels):
+    return _gradient(logits, labels) * (labels != -100).sum()
+
+
+@check_loss_gradient.mistake(
+    "That is divided by the number of all positions. The loss is a mean over the labelled ones."
+)
+def _(logits, labels):
+    return _gradient(logits, labels) * (labels != -100).sum() / labels.numel()
+
+
+@check_loss_gradient.mistake(
+    "That is divided by the length of a row. The loss is a mean over the labelled positions."
+)
+def _(logits, labels):
+    return _gradient(logits, labels) * (labels != -100).sum() / labels.shape[1]
+
+
+@check_loss_gradient.mistake(
+    "That is divided by the number of rows. The loss is a mean over the labelled positions."
+)
+def _(logits, labels):
+    return _gradient(logits, labels) * (labels != -100).sum() / len(labels)
+
+
+@check_loss_gradient.mistake(
+    "The sign is turned round: a step against the gradient must make the label likelier."
+)
+def _(logits, labels):
+    return -_gradient(logits, labels)
+
+
+@check_loss_gradient.mistake(
+    "The probabilities are there, but nothing is taken from the one at the label."
+)
+def _(logits, labels):
+    return _gradient(logits, labels, answers=0)
+
+
+@check_loss_gradient.mistake(
+    "The ignored positions have a gradient: the probabilities. They are not in the loss, so theirs "
+    "is 0."
+)
+def _(logits, labels):
+    gradient, scored = logits.softmax(-1), labels != -100
+    gradient[scored] -= one_hot(labels[scored], logits.shape[-1])
+    return gradient / scored.sum()
+
+
+@check_loss_gradient.mistake(
+    "The ignored positions are treated as if their label were id 0. Their gradient is 0."
+)
+def _(logits, labels):
+    return _gradient(logits, labels, ignored=1.0)
+
+
+@check_loss_gradient.mistake(
+    "That starts from the logits. The gradient starts from the probabilities: softmax first."
+)
+def _(logits, labels):
+    return _gradient(logits, labels, start=logits)
+
+
+@check_loss_gradient.mistake(
+    "The softmax goes over the wrong dimension. Probabilities add up to 1 over the vocabulary, the "
+    "last dimension."
+)
+def _(logits, labels):
+    return _gradient(logits, labels, start=logits.softmax(1))
+
+
+@check_loss_gradient.mistake(
+    "Those are the rows of the scored positions alone. A gradient has the shape of what it belongs "
+    "to, the logits, with 0 at the ignored positions."
+)
+def _(logits, labels):
+    return _gradient(logits, labels)[labels != -100]
+
+
+@check_loss_gradient.mistake(
+    "Your function returns a list, not a tensor. The gradient has one number for each logit."
+)
+def _(logits, labels):
+    return _gradient(logits, labels).tolist()
+
+
+@check_loss_gradient.mistake(CHANGED)
+def _(logits, labels):
+    logits -= logits.logsumexp(-1, keepdim=True)
+    return _gradient(logits, labels)
+
+
+# Losses to compare with
+
+
+def word_frequencies(tokenizer):
+    """Return how often each token occurs in Python's own manual, plus 1; (V,)."""
+    from pydoc_data.topics import topics
+
+    text = re.sub(r"[^A-Za-z.,]+", " ", " ".join(topics.values()))
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return torch.bincount(torch.tensor(ids), minlength=len(tokenizer)) + 1
+
+
+def losses_on_five_sentences(tokenizer, model):
+    """Return the loss of word frequencies, of the model, and of copying, on ``STORY``.
+
+    The model gets each sentence five times, with another fifth of its tokens hidden, so that each
+    token is scored once. For copying it sees every token that it is scored on.
+    """
+    seen = tokenizer(
+        list(STORY), padding=True, return_tensors="pt", return_special_tokens_mask=True
+    )
+    ordinary = ~seen.pop("special_tokens_mask").bool()
+    fifth = torch.arange(ordinary.shape[1]) % 5 == torch.arange(25).unsqueeze(1) // 5
+    hidden = ordinary.repeat(5, 1) & fifth
+    ids, read = seen["input_ids"].repeat(5, 1), seen["attention_mask"].repeat(5, 1)
+    masked = ids.masked_fill(hidden, tokenizer.mask_token_id)
+    with torch.no_grad():
+        logits = model(input_ids=masked, attention_mask=read).logits
+        copied = model(**seen, labels=torch.where(ordinary, seen["input_ids"], -100)).loss
+    size = loss_breakdown(logits, torch.where(hidden, ids, -100), word_frequencies(tokenizer))
+    return {"word frequencies": size.unigram, "this model": size.mean, "copying": copied.item()}
+
+
+@dataclass(frozen=True)
+class LossBreakdown:
+    """A loss beside the two that it should beat; all in nats."""
+
+    count: int
+    positions: int
+    mean: float
+    uniform: float
+    unigram: float
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): how many equally likely tokens would give this loss."""
+        return math.exp(self.mean)
+
+    def __repr__(self) -> str:
+        return (
+            f"scored      {self.count} of {self.positions} positions\n"
+            f"mean        {self.mean:.2f} nats per scored position\n"
+            f"perplexity  {self.perplexity:.2f}\n"
+            f"uniform     {self.uniform:.2f} (ln V: every token equally likely)\n"
+            f"unigram     {self.unigram:.2f} (token frequencies only)"
+        )
+
+
+def loss_breakdown(logits, labels, frequencies):
+    """Return the loss of logits beside guessing and beside token frequencies, (V,)."""
+    answers = labels[labels != -100]
+    log_p = (frequencies / frequencies.sum()).log()
+    return LossBreakdown(
+        count=answers.numel(),
+        positions=labels.numel(),
+        mean=masked_lm_loss(logits, labels).item(),
+        uniform=math.log(logits.shape[-1]),
+        unigram=-log_p[answers].mean().item(),
+    )
+
+
+# Figures
+
+
+def loss_grid(tokens, answers, losses):
+    """F7: from the positions of a batch to its loss, with two wrong ways out.
+
+    Args:
+        tokens: the tokens of each row.
+        answers: for each row, the word of the label at a scored position, ``None`` elsewhere.
+        losses: for each row, -log p of each of its labels.
+    """
+    each = [loss for row in losses for loss in row]
+    words = [word for row in answers for word in row if word]
+    total, positions = sum(each), sum(map(len, tokens))
+    mean, rows = total / len(each), sum(sum(row) / len(row) for row in losses) / len(losses)
+    canvas, axes = drawing(12, 7.6)
+    for y, (row, labels) in enumerate(zip(tokens, answers, strict=True)):
+        for x, (token, word) in enumerate(zip(row, labels, strict=True)):
+            fill, colour = (COLOURS["scored"], "white") if word else (PALE, COLOURS["ignored"])
+            box(axes, x, y, word or token, fill=fill, colour=colour)
+    for x, word, loss in zip((2.6, 4.6, 6.6), words, each, strict=True):
+        arrow(axes, (x, 2.15), (x, 2.75), COLOURS["scored"])
+        axes.text(x, 3.05, plain(word), ha="center", color=COLOURS["scored"], weight="bold")
+        axes.text(x, 3.95, f"{math.exp(-loss):.2f}", ha="center", fontsize=14)
+        axes.text(x, 4.95, f"{loss:.2f}", ha="center", fontsize=14)
+    for y, text in ((3.95, "p"), (4.95, "−ln p"), (6.05, "sum"), (7.15, "loss")):
+        axes.text(0.1, y, text, fontsize=13)
+    axes.plot((2, 7.2), (5.25, 5.25), color=COLOURS["scored"])
+    axes.text(4.6, 6.05, f"{total:.2f}", ha="center", fontsize=14)
+    axes.text(4.6, 7.15, f"{total:.2f} / {len(each)} = {mean:.2f}", ha="center", fontsize=15,
+              color=COLOURS["right"], weight="bold")  # fmt: skip
+    for y, text in ((6.05, f"/ {positions} positions = {total / positions:.2f}"),
+                    (7.15, f"mean of row means = {rows:.2f}")):  # fmt: skip
+        axes.text(7.9, y, f"✗ {text}", color=COLOURS["ignored"], fontsize=11)
+    return finish(
+        canvas,
+        alt=f"A grid of {positions} positions. {positions - len(each)} are grey: ignored. "
+        f"{len(each)} are blue: "
+        + ", ".join(f"{w} with -ln p {x:.2f}" for w, x in zip(words, each, strict=True))
+        + f". Their sum {total:.2f} divided by {len(each)} is the loss, {mean:.2f}. In grey the "
+        f"wrong ways out: divided by all {positions} positions {total / positions:.2f}, mean of "
+        f"the row means {rows:.2f}.",
+        caption="From positions to the loss: keep the scored ones, take -ln p of the label, add, "
+        "divide by how many there are.",
+    )
+
+
+def loss_ladder(losses):
+    """F8: losses to compare with, from the highest to the lowest, and what each of them means.
+
+    Args:
+        losses: for "untrained", "guessing", "word frequencies", "this model" and "copying" the
+            loss in nats.
+    """
+    means = {
+        "untrained": "stuck here: nothing was learned yet",
+        "guessing": "every token equally likely (ln V)",
+        "word frequencies": "stuck here: the context isn't used",
+        "this model": "uses the context",
+        "copying": "so low: the answers stand in the input",
+    }
+    colours = {"this model": COLOURS["right"], "copying": COLOURS["wrong"]}
+    canvas, axes = figure(size=(7.2, 4.6))
+    for name, loss in losses.items():
+        colour = colours.get(name, COLOURS["ignored"])
+        axes.plot((0, 1), (loss, loss), color=colour, linewidth=3, solid_capstyle="butt")
+        below = name == "guessing"  # its rung is close to the one above it
+        place = {"va": "top" if below else "bottom", "color": colour}
+        y = loss - 0.15 if below else loss + 0.1
+        axes.text(0, y, f"{loss:.1f}  {name}", weight="bold", fontsize=13, **place)
+        axes.text(1, y, means[name], ha="right", fontsize=12, **place)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.4, 11.6), xticks=[], ylabel="loss (nats)")
+    axes.spines["bottom"].set_visible(False)
+    return finish(
+        canvas,
+        alt="A ladder of losses. "
+        + " ".join(f"{loss:.1f}: {name}, {means[name]}." for name, loss in losses.items()),
+        caption="What the size of a loss tells, for a vocabulary of 30,522 tokens.",
+    )
+
+
+def surprise_curve(probabilities):
+    """F9: -ln p as a curve, with some words on it.
+
+    Args:
+        probabilities: the probability of each word at one hidden position.
+    """
+    canvas, axes = figure(size=(7.2, 3.8))
+    grid = torch.logspace(-7, 0, 400)
+    axes.plot(grid, -grid.log(), color=COLOURS["scored"], linewidth=2)
+    losses = {word: -math.log(p) for word, p in probabilities.items()}
+    for word, p in probabilities.items():
+        axes.plot(p, losses[word], "o", color=COLOURS["wrong"])
+        axes.annotate(f"{plain(word)} {losses[word]:.2f}", (p, losses[word]), (9, 5),
+                      textcoords="offset points", fontsize=13)  # fmt: skip
+    axes.set(xlabel="probability of the label", ylabel="−ln p", xlim=(-0.02, 1.02), ylim=(0, 17))
+    return finish(
+        canvas,
+        alt="The curve -ln p falls from above 16 at p near 0 to 0 at p = 1. On it: "
+        + ", ".join(f"{word} {loss:.2f}" for word, loss in losses.items())
+        + ".",
+        caption="What one label adds to the sum. Near p = 0 the curve has no top: one label that "
+        "the model rules out can outweigh all others.",
+    )
+
+
+def gradients(tokens, labels, at_logits, at_inputs):
+    """The size of two gradients of the loss at each position of one sentence."""
+    canvas, panels = figure(2, 1, sharex=True)
+    colours = [COLOURS["ignored" if label == -100 else "scored"] for label in labels]
+    said = []
+    for axes, name, sizes in zip(panels, ("logits", "input"), (at_logits, at_inputs), strict=True):
+        axes.bar(range(len(tokens)), sizes, color=colours)
+        for position, size in enumerate(sizes):
+            if size == 0:
+                axes.text(position, 0, "0", ha="center", va="bottom", color=colours[position])
+        axes.set_title(f"gradient at the {name}")
+        axes.set_yticks([])
+        reached = [token for token, size in zip(tokens, sizes, strict=True) if size]
+        said.append(f"Gradient at the {name}: not 0 at {', '.join(reached)}.")
+    ticks = [f"{plain(t)}\n{label}" for t, label in zip(tokens, labels, strict=True)]
+    panels[-1].set_xticks(range(len(tokens)), ticks)
+    for tick, colour in zip(panels[-1].get_xticklabels(), colours, strict=True):
+        tick.set_color(colour)
+    panels[-1].set_xlabel("token and its label")
+    return finish(
+        canvas,
+        alt="Bars over the tokens of one sentence. " + " ".join(said),
+        caption="How large the gradient of the loss is at each position. Blue: scored. Grey: the "
+        "label is -100.",
+    )
