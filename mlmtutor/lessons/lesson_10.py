@@ -1,0 +1,401 @@
+"""Lesson 10, migrate old code: its exercises and its figure."""
+
+import datetime
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, figure, finish, plain
+from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise
+from mlmtutor.releases import Release, label_history
+
+
+def timeline(releases: Sequence[Release], rows: Mapping[str, Sequence[str]]) -> Figure:
+    """Draw what was true when: one bar for each stretch of releases in which a word stays the same.
+
+    Args:
+        releases: the releases, oldest first.
+        rows: for each row its words, one for each release.
+
+    Returns:
+        The figure, with the releases where a word changes on its upper edge.
+    """
+    days = [datetime.date.fromisoformat(release.date or "") for release in releases]
+    canvas, axes = figure(size=(7.2, 1.1 + 0.75 * len(rows)))
+    told: list[str] = []
+    changes: dict[datetime.date, str] = {}
+    for row, (title, words) in enumerate(rows.items()):
+        starts = [i for i, word in enumerate(words) if i == 0 or word != words[i - 1]]
+        told.append(
+            f"{title}: " + ", ".join(f"{words[i]} from {releases[i].version}" for i in starts)
+        )
+        changes |= {days[i]: releases[i].version for i in starts[1:]}
+        for start, end in itertools.pairwise([*starts, len(days) - 1]):
+            fill, colour = _colours(words[start])
+            width = days[end] - days[start]
+            axes.barh(row, width, 0.5, left=days[start], color=fill, edgecolor="white")
+            fits = width / (days[-1] - days[0]) > 0.021 * len(words[start])
+            where = {"va": "center"} if fits else {"va": "bottom", "color": TEXT}
+            axes.text(days[start] + width / 2, row if fits else row - 0.28, plain(words[start]),
+                      ha="center", **{"color": colour, **where})  # fmt: skip
+    for level, (day, version) in enumerate(sorted(changes.items())):
+        axes.axvline(day, ymax=0.93, color=COLOURS["ignored"], lw=0.8, ls=":", zorder=0)
+        axes.text(day, -0.75 - 0.3 * (level % 2), version, ha="center", va="bottom")
+    axes.set(ylim=(len(rows) - 0.5, -1.4), yticks=range(len(rows)), yticklabels=list(rows))
+    return finish(
+        canvas,
+        alt=f"Bars over the years {days[0].year} to {days[-1].year}. {'. '.join(told)}.",
+        caption="At the top: the releases where something changes. Green: it works. Vermilion: an "
+        "error. Grey: nothing is said, and nothing is done.",
+    )
+
+
+def _colours(word: str) -> tuple[str, str]:
+    """Return the colour of a bar of :func:`timeline`, and that of the word on it."""
+    if word in ("accepted", "warning", "right"):
+        return COLOURS["right"], "white"
+    if word.endswith("Error"):
+        return COLOURS["wrong"], "black"
+    if word in ("dropped", "loss is None"):
+        return COLOURS["ignored"], "white"
+    return PALE, TEXT
+
+
+def _old_calls() -> list[tuple[Any, ...]]:
+    """Two calls for transformers 2.3.0; 0 and 103 are among the answers of the first."""
+    cases: list[tuple[Any, ...]] = []
+    for rows, answers in (
+        (
+            [[101, 2016, 103, 1012, 102], [101, 103, 103, 102, 0]],
+            [[-1, -1, 2441, -1, -1], [-1, 0, 5, -1, -1]],
+        ),
+        (
+            [[101, 103, 2003, 102], [101, 2054, 103, 102], [101, 7, 102, 0]],
+            [[-1, 2009, -1, -1], [-1, -1, 2003, -1], [-1, 0, -1, -1]],
+        ),
+    ):
+        ids = torch.tensor(rows)
+        call = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+        cases.append(({**call, "masked_lm_labels": torch.tensor(answers)},))
+    return cases
+
+
+@exercise(
+    cases=_old_calls,
+    says="The call has today's name and today's ignored label, and the old call is intact.",
+    returns=("arguments",),
+)
+def check_migrate(arguments):
+    """migrate(arguments): today's arguments from those of a call for transformers 2.3.0."""
+    new = dict(arguments)
+    old = new.pop("masked_lm_labels")
+    new["labels"] = old.masked_fill(old == -1, -100)
+    return new
+
+
+def _migrated(arguments, labels):
+    new = {name: value for name, value in arguments.items() if name != "masked_lm_labels"}
+    return new | {"labels": labels}
+
+
+@check_migrate.mistake("The labels still hold -1. The loss of today leaves out -100 alone.")
+def _(arguments):
+    return _migrated(arguments, arguments["masked_lm_labels"].clone())
+
+
+@check_migrate.mistake(
+    "The old name `masked_lm_labels` is still in the call: release 4 refuses it, and release 5 "
+    "drops it."
+)
+def _(arguments):
+    old = arguments["masked_lm_labels"]
+    return arguments | {"masked_lm_labels": old.masked_fill(old == -1, -100)}
+
+
+@check_migrate.mistake(
+    "Both names are in the call. Release 4 refuses the old one with a TypeError: `pop` it."
+)
+def _(arguments):
+    old = arguments["masked_lm_labels"]
+    return arguments | {"labels": old.masked_fill(old == -1, -100)}
+
+
+@check_migrate.mistake(
+    "Your function changes the dictionary that it was given, and the caller loses it. Make a new "
+    "one: `new = dict(given)`."
+)
+def _(arguments):
+    old = arguments.pop("masked_lm_labels")
+    return arguments | {"labels": old.masked_fill(old == -1, -100)}
+
+
+@check_migrate.mistake(
+    "Your function changes a tensor or a list that it was given, and the caller loses it. Work on "
+    "a copy (`.clone()`, `torch.where`, `masked_fill`, `row + [...]`)."
+)
+def _(arguments):
+    labels = arguments["masked_lm_labels"]
+    labels[labels == -1] = -100
+    return _migrated(arguments, labels)
+
+
+@check_migrate.mistake(
+    "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant that a "
+    "position is not scored."
+)
+def _(arguments):
+    old = arguments["masked_lm_labels"]
+    return _migrated(arguments, old.masked_fill(old <= 0, -100))
+
+
+@check_migrate.mistake("`attention_mask` is lost. Only the labels have a new form.")
+def _(arguments):
+    old = arguments["masked_lm_labels"]
+    return {"input_ids": arguments["input_ids"], "labels": old.masked_fill(old == -1, -100)}
+
+
+@check_migrate.mistake("The call has no `labels`, so there is no loss.")
+def _(arguments):
+    return {name: value for name, value in arguments.items() if name != "masked_lm_labels"}
+
+
+@check_migrate.mistake("The labels are the input ids. The answers were in the old labels.")
+def _(arguments):
+    return _migrated(arguments, arguments["input_ids"].clone())
+
+
+@check_migrate.mistake(
+    "Your function returns the labels. Return the arguments of the call, a dictionary."
+)
+def _(arguments):
+    old = arguments["masked_lm_labels"]
+    return old.masked_fill(old == -1, -100)
+
+
+def _position_batches() -> list[tuple[Any, ...]]:
+    """Two batches; an answer has the id 0, and one the position 0, and both count."""
+    cases: list[tuple[Any, ...]] = []
+    for seed, length, size, positions, ids, weights in (
+        (
+            0, 9, 13,
+            [[0, 2, 4, 7], [3, 0, 0, 0]], [[6, 0, 0, 11], [3, 0, 0, 0]],
+            [[1, 1, 1, 1], [1, 0, 0, 0]],
+        ),
+        (
+            1, 8, 10,
+            [[0, 5], [3, 0], [6, 7]], [[2, 0], [9, 0], [1, 4]],
+            [[1, 1], [1, 0], [1, 1]],
+        ),
+    ):  # fmt: skip
+        generator = torch.Generator().manual_seed(seed)
+        log_p = torch.randn(len(ids), length, size, generator=generator).log_softmax(-1)
+        where, which = torch.tensor(positions), torch.tensor(ids)
+        cases.append((log_p, where, which, torch.tensor(weights, dtype=torch.float)))
+    return cases
+
+
+@exercise(
+    cases=_position_batches,
+    says="The loss is the mean of -log p over the entries of weight 1, and no label was -100.",
+    returns=("loss",),
+    divisor=lambda log_p, positions, ids, weights: int(weights.sum()),
+)
+def check_positions_loss(log_p, positions, ids, weights):
+    """positions_loss(log_p, positions, ids, weights): the mean of -log p where the weight is 1."""
+    return (weights * _surprise(log_p, positions, ids)).sum() / weights.sum()
+
+
+def _surprise(log_p, positions, ids):
+    return -log_p[torch.arange(len(log_p)).unsqueeze(1), positions, ids]
+
+
+@check_positions_loss.mistake(
+    "That is the mean over every entry, those of weight 0 included: they only fill up the rows."
+)
+def _(log_p, positions, ids, weights):
+    return _surprise(log_p, positions, ids).mean()
+
+
+@check_positions_loss.mistake(
+    "The entries of weight 0 add nothing, and they are still counted: divide by the sum of the "
+    "weights."
+)
+def _(log_p, positions, ids, weights):
+    return (weights * _surprise(log_p, positions, ids)).mean()
+
+
+@check_positions_loss.mistake("That is the sum. Divide by the sum of the weights.")
+def _(log_p, positions, ids, weights):
+    return (weights * _surprise(log_p, positions, ids)).sum()
+
+
+@check_positions_loss.mistake("That is the mean of log p. The loss is minus that.")
+def _(log_p, positions, ids, weights):
+    return -(weights * _surprise(log_p, positions, ids)).sum() / weights.sum()
+
+
+@check_positions_loss.mistake(
+    "That is the mean of the means of the rows. Each scored position counts the same: take one sum "
+    "over the batch."
+)
+def _(log_p, positions, ids, weights):
+    return ((weights * _surprise(log_p, positions, ids)).sum(1) / weights.sum(1)).mean()
+
+
+@check_positions_loss.mistake(
+    "You scored the first positions of each row. `positions` says which ones the ids belong to."
+)
+def _(log_p, positions, ids, weights):
+    first = torch.arange(ids.shape[1]).expand_as(ids)
+    return (weights * _surprise(log_p, first, ids)).sum() / weights.sum()
+
+
+@check_positions_loss.mistake(
+    "You divide by the number of ids above 0. A token with the id 0 can be an answer; the weights "
+    "say what counts."
+)
+def _(log_p, positions, ids, weights):
+    return (weights * _surprise(log_p, positions, ids)).sum() / (ids > 0).sum()
+
+
+@check_positions_loss.mistake(
+    "You divide by the number of positions above 0. Position 0 can be scored; the weights say what "
+    "counts."
+)
+def _(log_p, positions, ids, weights):
+    return (weights * _surprise(log_p, positions, ids)).sum() / (positions > 0).sum()
+
+
+@check_positions_loss.mistake(
+    "`log_p[:, positions, ids]` reads the positions of each row in every row. Index the rows too: "
+    "`torch.arange(len(log_p)).unsqueeze(1)` in place of the colon."
+)
+def _(log_p, positions, ids, weights):
+    return (weights * -log_p[:, positions, ids]).sum() / weights.sum()
+
+
+@check_positions_loss.mistake("Your function returns a tensor of shape (2, 4). Return one number.")
+def _(log_p, positions, ids, weights):
+    return weights * _surprise(log_p, positions, ids)
+
+
+def _runs_on(releases, keyword, ignored):
+    """runs_on(releases, keyword, ignored): those that give the masked loss for such labels."""
+    return [r for r in releases if r.ignore_index == ignored and _uses(r, keyword)]
+
+
+def _uses(release, keyword):
+    return release.labels == keyword or release.takes(keyword).endswith("Warning")
+
+
+def _judge_runs_on(runs_on):
+    releases = label_history()
+    keywords = ("masked_lm_labels", "labels", "lm_labels", "label")
+    for keyword, ignored in itertools.product(keywords, (-100, -1)):
+        answer = runs_on(list(releases), keyword, ignored)
+        if not isinstance(answer, list) or not all(isinstance(r, Release) for r in answer):
+            raise WrongAnswer(
+                "Your function does not return a list of releases. Return those of the list "
+                "`releases` that fit, as they are."
+            )
+        expected = _runs_on(releases, keyword, ignored)
+        if answer != expected:
+            raise WrongAnswer(_releases_mistake(answer, expected, keyword, ignored))
+    return "Each release that gives the right loss is there, and none that fails or says nothing."
+
+
+def _releases_mistake(answer, expected, keyword, ignored):
+    """Return the message for a list of releases that is another one than the right one."""
+    call = f"`{keyword}=` with {ignored}"
+    for release in answer:
+        if release in expected:
+            continue
+        has = f"For {call} your list has {release}"
+        wrong = f"whose loss does not ignore {ignored}: the labels would be out of bounds."
+        if release.ignore_index != ignored:
+            return f"{has}, {wrong}"
+        if release.takes(keyword) == "dropped":
+            return f"{has}, which drops the keyword: the call runs, and there is no loss."
+        if release.takes(keyword) == "accepted":
+            return (
+                f"{has}. It accepts the keyword, and computes another loss with it: compare with "
+                "the name in `release.labels`."
+            )
+        return f"{has}, which refuses the name."
+    for release in expected:
+        if release not in answer:
+            warns = release.takes(keyword).endswith("Warning")
+            why = " It warns, and the loss is right: a warning isn't an error." if warns else ""
+            return f"For {call} your list lacks {release}.{why}"
+    return "Your list has a release twice, or another order than `releases`."
+
+
+check_runs_on = ByHand(_runs_on, _judge_runs_on)
+
+
+@check_runs_on.mistake(
+    "For `masked_lm_labels=` with -100 your list has pytorch-pretrained-bert 0.1.1, whose loss "
+    "does not ignore -100: the labels would be out of bounds."
+)
+def _(releases, keyword, ignored):
+    return [r for r in releases if _uses(r, keyword)]
+
+
+@check_runs_on.mistake(
+    "For `masked_lm_labels=` with -100 your list has transformers 5.0.0, which drops the keyword: "
+    "the call runs, and there is no loss."
+)
+def _(releases, keyword, ignored):
+    fits = [r for r in releases if r.ignore_index == ignored]
+    return [r for r in fits if not r.takes(keyword).endswith("Error")]
+
+
+@check_runs_on.mistake(
+    "For `lm_labels=` with -100 your list has transformers 2.4.0. It accepts the keyword, and "
+    "computes another loss with it: compare with the name in `release.labels`."
+)
+def _(releases, keyword, ignored):
+    taken = ("accepted", "DeprecationWarning", "FutureWarning")
+    return [r for r in releases if r.takes(keyword) in taken and r.ignore_index == ignored]
+
+
+@check_runs_on.mistake(
+    "For `masked_lm_labels=` with -100 your list lacks transformers 3.0.0. It warns, and the loss "
+    "is right: a warning isn't an error."
+)
+def _(releases, keyword, ignored):
+    return [r for r in releases if r.labels == keyword and r.ignore_index == ignored]
+
+
+@check_runs_on.mistake(
+    "For `masked_lm_labels=` with -100 your list lacks transformers 3.1.0. It warns, and the loss "
+    "is right: a warning isn't an error."
+)
+def _(releases, keyword, ignored):
+    fits = [r for r in releases if r.ignore_index == ignored]
+    return [r for r in fits if keyword == r.labels or r.takes(keyword) == "DeprecationWarning"]
+
+
+@check_runs_on.mistake(
+    "Your function does not return a list of releases. Return those of the list `releases` that "
+    "fit, as they are."
+)
+def _(releases, keyword, ignored):
+    return [r.version for r in releases if r.labels == keyword and r.ignore_index == ignored]
+
+
+@check_runs_on.mistake(
+    "For `masked_lm_labels=` with -100 your list has transformers 4.0.0, which refuses the name."
+)
+def _(releases, keyword, ignored):
+    fits = [r for r in releases if r.ignore_index == ignored]
+    return [r for r in fits if r.takes(keyword) not in ("dropped", "accepted")] + [
+        r for r in fits if r.labels == keyword
+    ]
+
+
+@check_runs_on.mistake("Your list has a release twice, or another order than `releases`.")
+def _(releases, keyword, ignored):
+    return _runs_on(releases, keyword, ignored)[::-1]
