@@ -1,17 +1,14 @@
 """The lessons as data, for the tests that read them."""
 
-import ast
-import pathlib
+from tools.lessons import ROOT, all_paths, deeper_paths, lesson_paths, read, tags
 
-import nbformat
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PATHS = all_paths()  # every notebook: the map, the lessons, and the deeper ones
 NAMES = [path.stem for path in PATHS]
+FULL = PATHS[1:]
+CORE = lesson_paths()[1:]
+DEEPER = deeper_paths()
 
-
-def read(path):
-    return nbformat.read(path, as_version=4)
+__all__ = ["CORE", "DEEPER", "FULL", "NAMES", "PATHS", "ROOT", "read", "tags"]
 
 
 def code_cells(notebook):
@@ -22,10 +19,6 @@ def prose(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "markdown"]
 
 
-def tags(cell):
-    return cell.metadata.get("tags", [])
-
-
 def output_texts(cell):
     """Return every text that a cell has stored, whatever its kind."""
     texts = []
@@ -34,21 +27,3 @@ def output_texts(cell):
         texts += output.get("traceback", [])
         texts += [str(v) for k, v in output.get("data", {}).items() if k.startswith("text/")]
     return texts
-
-
-def solutions(notebook):
-    """Return the functions that the solution cells of a lesson define, by name.
-
-    They see the imports of the lesson and the functions that the solution cells define, and
-    nothing else: what the reader's own function can count on.
-    """
-    imports, functions = [], []
-    for cell in code_cells(notebook):
-        tree = ast.parse(cell.source)
-        imports += [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
-        if "solution" in tags(cell):
-            functions += [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-    namespace = {}
-    module = ast.Module(body=[*imports, *functions], type_ignores=[])
-    exec(compile(module, "solutions", "exec"), namespace)
-    return {node.name: namespace[node.name] for node in functions}

@@ -1,22 +1,23 @@
 """What nbval cannot see: that the comparison is real, and that a lesson has its shape."""
 
+import ast
 import itertools
 import pathlib
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tomllib
 
-import stored
 import nbformat
 import pytest
+import stored
 
-HEADINGS = ["What you will learn", "Before you start", "Setup", "Summary",
-            "Where this goes wrong in practice"]  # fmt: skip
-TAGS = {"slide", "notes", "exercise", "solution", "hide-input", "raises-exception", "navigation",
-        "lesson-table", "question-index", "nbval-ignore-output", "training-figure"}  # fmt: skip
+from tools import lessons
+
+TAGS = {"about", "exercise", "figure", "hide-input", "hide-output", "lesson-table", "navigation",
+        "nbval-ignore-output", "notes", "practice", "proof", "quiz", "raises-exception", "slide",
+        "solution", "training-figure"}  # fmt: skip
 VOLATILE = re.compile(
     r"0x[0-9a-f]{6,}|/tmp/|/home/|/r[o]ot/|/w[o]rk/|/Users/|ipykernel_|site-packages"
 )
@@ -25,10 +26,16 @@ BANNED = re.compile(
     r"as you can see|dive in)\b|!(?=\s|$)",
     re.I,
 )
-IGNORED = tomllib.loads((stored.ROOT / "tests" / "ignored_cells.toml").read_text("utf-8"))["cell"]
+IGNORED = tomllib.loads(
+    (stored.ROOT / "tests" / "lessons" / "ignored_cells.toml").read_text("utf-8")
+)["cell"]
 
 every_lesson = pytest.mark.parametrize("path", stored.PATHS, ids=stored.NAMES)
-every_full_lesson = pytest.mark.parametrize("path", stored.PATHS[1:], ids=stored.NAMES[1:])
+every_full_lesson = pytest.mark.parametrize("path", stored.FULL, ids=stored.NAMES[1:])
+
+
+def lines(cell):
+    return [line for line in cell.source.splitlines() if line.strip()]
 
 
 @every_lesson
@@ -55,8 +62,8 @@ def test_no_stderr_is_stored(path):
 @every_lesson
 def test_stored_errors_are_meant(path):
     for cell in stored.code_cells(stored.read(path)):
-        stored = any(output.output_type == "error" for output in cell.outputs)
-        assert stored == ("raises-exception" in stored.tags(cell)), f"cell {cell.id}"
+        failed = any(output.output_type == "error" for output in cell.outputs)
+        assert failed == ("raises-exception" in stored.tags(cell)), f"cell {cell.id}"
 
 
 @every_lesson
@@ -67,8 +74,9 @@ def test_cells_are_plain(path):
         assert "http" not in cell.source, f"cell {cell.id} names a URL"
         assert not re.search(r"^\s*[%!]", cell.source, re.M), f"cell {cell.id} has a magic"
         assert max(map(len, cell.source.splitlines())) <= 100, f"cell {cell.id}"
-        lines = [line for line in cell.source.splitlines() if line.strip()]
-        assert len(lines) <= (30 if "solution" in stored.tags(cell) else 12), f"cell {cell.id}"
+        most = {"solution": 30, "exercise": 16, "proof": 14}
+        allowed = max([8, *(most.get(tag, 0) for tag in stored.tags(cell))])
+        assert len(lines(cell)) <= allowed, f"cell {cell.id}"
 
 
 @every_lesson
@@ -101,29 +109,91 @@ def test_headings_are_in_order(path):
 
 
 @every_full_lesson
-def test_skeleton(path):
+def test_lesson_has_its_anatomy(path):
     notebook = stored.read(path)
-    text = "\n".join(cell.source for cell in stored.prose(notebook))
-    found = [text.find(f"## {heading}\n") for heading in HEADINGS]
-    assert -1 not in found, f"missing: {HEADINGS[found.index(-1)]}"
-    assert found == sorted(found)
-    assert re.match(r"# [A-Z][^\n]+\n\n[^\n]+$", notebook.cells[0].source)
-    exercises = re.findall(r"^### Exercise (\d) \((easy|medium|hard), \d+ minutes\)$", text, re.M)
-    assert [int(k) for k, _ in exercises] == list(range(1, len(exercises) + 1))
-    assert 2 <= len(exercises) <= 3
-    solved = [c for c in notebook.cells if "solution" in stored.tags(c)]
-    assert len(solved) == len(exercises)
-    assert all(c.metadata.jupyter.source_hidden for c in solved)
-    assert text.count("<details>") >= len(exercises), "each exercise has a hint"
-    assert "navigation" in stored.tags(notebook.cells[-1])
+    first, about, setup = notebook.cells[:3]
+    assert re.fullmatch(r"# [A-Z][^\n]+\n\n[^\n]+", first.source)
+    assert stored.tags(about) == ["about"]
+    assert about.source.startswith(f"**{lessons.minutes(notebook)} minutes.** ")
+    assert setup.cell_type == "code"
+    assert len(lines(setup)) <= 8
+    headings = [c.source.split("\n")[0] for c in stored.prose(notebook) if "## " in c.source]
+    sections = [heading[3:] for heading in headings if heading.startswith("## ")]
+    core = path in stored.CORE
+    end = ["Check yourself"] * core + ["Summary", "Where this goes wrong in practice"]
+    assert sections[-len(end) :] == end
+    assert [stored.tags(c) for c in notebook.cells[-2:]] == [["practice"], ["navigation"]]
+    exercises = [h for h in headings if h.startswith("### Exercise")]
+    for number, heading in enumerate(exercises, 1):
+        assert re.fullmatch(rf"### Exercise {number} \((easy|medium|hard), \d+ minutes\)", heading)
+    assert len(exercises) <= 2
+    assert exercises or not core
 
 
 @every_full_lesson
-def test_size(path):
+def test_lesson_keeps_to_its_budget(path):
     notebook = stored.read(path)
-    cells = stored.code_cells(notebook)
-    assert 25 <= len(notebook.cells) <= 75
-    assert statistics.median(len(c.source.splitlines()) for c in cells) <= 6
+    small = path in stored.CORE and path.name < "06"
+    assert len(notebook.cells) <= (40 if small else 45)
+    assert lessons.words(notebook) <= (900 if small else 1200)
+    predicts = lessons.prose(notebook).count("**Predict.**")
+    assert not small or (lessons.code_lines(notebook) <= 100 and predicts <= 6)
+
+
+def test_lessons_together_have_600_cells_at_most():
+    assert sum(len(stored.read(path).cells) for path in stored.PATHS) <= 600
+
+
+@pytest.mark.parametrize("path", stored.CORE, ids=[path.stem for path in stored.CORE])
+def test_lesson_shows_a_figure_before_its_second_section(path):
+    cells = stored.read(path).cells
+    sections = [i for i, cell in enumerate(cells) if cell.source.startswith("## ")]
+    figures = [i for i, cell in enumerate(cells) if "figure" in stored.tags(cell)]
+    assert figures
+    assert figures[0] < sections[1]
+
+
+@every_full_lesson
+def test_predict_is_followed_by_a_hidden_output_and_a_sentence(path):
+    cells = stored.read(path).cells
+    for number, cell in enumerate(cells):
+        if cell.cell_type == "markdown" and "**Predict.**" in cell.source:
+            code, then = cells[number + 1 : number + 3]
+            assert code.cell_type == "code", cell.id
+            assert stored.output_texts(code), code.id
+            assert code.metadata.jupyter.outputs_hidden
+            assert "hide-output" in stored.tags(code)
+            assert then.cell_type == "markdown", then.id
+            assert not then.source.startswith("#"), then.id
+
+
+@every_full_lesson
+def test_proof_is_collapsed_and_says_so(path):
+    for cell in stored.code_cells(stored.read(path)):
+        if "proof" in stored.tags(cell):
+            assert cell.source.startswith("# Proof\n"), cell.id
+            assert cell.metadata.jupyter.source_hidden
+            assert "assert " in cell.source
+
+
+@every_full_lesson
+def test_solution_binds_no_name_of_an_exercise(path):
+    bound = {"exercise": set(), "solution": set()}
+    for cell in stored.code_cells(stored.read(path)):
+        for kind in bound.keys() & {*stored.tags(cell)}:
+            bound[kind] |= {n.name for n in ast.parse(cell.source).body if hasattr(n, "name")}
+        if "solution" in stored.tags(cell):
+            assert cell.source.startswith("# Solution: click to read\n"), cell.id
+            assert cell.metadata.jupyter == {"source_hidden": True, "outputs_hidden": True}
+    assert not bound["exercise"] & bound["solution"]
+    assert {f"{name}_solution" for name in bound["exercise"]} <= bound["solution"]
+
+
+@every_full_lesson
+def test_section_cites_one_thread_at_most(path):
+    for cell in stored.prose(stored.read(path)):
+        if not lessons.GENERATED & {*stored.tags(cell)}:
+            assert len(re.findall(r"[\w.-]+/?[\w.-]*#\d+", cell.source)) <= 1, cell.id
 
 
 @every_lesson
@@ -133,45 +203,21 @@ def test_code_is_spoken_about(path):
 
 
 @every_full_lesson
-def test_exercises_stand_unsolved(path):
+def test_exercise_stands_unsolved(path):
     # The stub is what the reader fills in; run as it is, its checker says so and goes on.
     notebook = stored.read(path)
     stubs = [c for c in stored.code_cells(notebook) if "raise NotImplementedError" in c.source]
     texts = [t for c in stored.code_cells(notebook) for t in stored.output_texts(c)]
-    assert sum("Not written yet" in text for text in texts) == len(stubs) >= 2
+    assert sum("Not written yet" in text for text in texts) == len(stubs)
     for cell in notebook.cells:
         if "solution" in stored.tags(cell):
             assert any(text.startswith("✓") for text in stored.output_texts(cell)), cell.id
 
 
-def test_every_question_is_answered_in_a_section():
-    questions = tomllib.loads((stored.ROOT / "notebooks" / "questions.toml").read_text("utf-8"))
-    answered = {
-        tag.removeprefix("question-")
-        for path in stored.PATHS
-        for cell in stored.prose(stored.read(path))
-        for tag in stored.tags(cell)
-        if re.fullmatch(r"question-\d+", tag)
-    }
-    assert answered == set(questions)
-
-
-def test_every_question_is_found_from_the_map():
-    questions = tomllib.loads((stored.ROOT / "notebooks" / "questions.toml").read_text("utf-8"))
-    start = stored.read(stored.PATHS[0])
-    [index] = [c.source for c in start.cells if "question-index" in stored.tags(c)]
-    for question in questions.values():
-        for thread in question["threads"]:
-            assert thread in index
-    headings = {
-        (path.name, heading)
-        for path in stored.PATHS
-        for cell in stored.prose(stored.read(path))
-        for heading in re.findall(r"^## (.+)$", cell.source, re.M)
-    }
-    links = re.findall(r"\[\d\d: (.+?)\]\(([^#)]+)#", index)
-    assert len(links) >= len(questions)
-    assert {(name, heading) for heading, name in links} <= headings
+def test_every_question_is_answered_in_a_section_and_listed():
+    assert set(lessons.answers()) == set(lessons.questions())
+    index = (stored.ROOT / "notebooks" / "questions.md").read_text("utf-8")
+    assert index == lessons.question_index()
 
 
 def test_ignored_cells_are_registered():

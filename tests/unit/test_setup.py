@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 
-import stored
 import pytest
+import stored
 
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
@@ -34,7 +34,7 @@ def project(tmp_path):
     return folder
 
 
-def call(folder, command=("sh", "tools/setup.sh"), **fault):
+def call(folder, command=("sh", "tools/setup.sh", "lab"), **fault):
     faults = {"old": 0, "no_venv": 0, "no_network": 0} | fault
     python = folder.parent / "python3"
     python.write_text(FAKE_PYTHON.format(**faults))
@@ -50,18 +50,26 @@ def pip_calls(folder):
     return log.read_text().splitlines() if log.exists() else []
 
 
-def test_the_second_call_does_nothing(project):
+def test_setup_does_nothing_when_called_again(project):
     first = call(project)
     assert first.returncode == 0, first.stderr
     assert len(pip_calls(project)) == 1
-    assert "-c constraints.txt -e .[lab,test,lint,site]" in pip_calls(project)[0]
+    assert "-c constraints.txt -e .[lab]" in pip_calls(project)[0]
     second = call(project)
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     assert len(pip_calls(project)) == 1
 
 
+def test_setup_adds_an_extra_once_and_keeps_the_others(project):
+    call(project)
+    for _ in range(2):
+        assert call(project, command=("sh", "tools/setup.sh", "test", "lab")).returncode == 0
+    assert "-e .[lab,test]" in pip_calls(project)[1]
+    assert len(pip_calls(project)) == 2
+
+
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
-def test_a_change_installs_again(project, name):
+def test_setup_installs_again_after_a_change(project, name):
     call(project)
     with open(project / name, "a") as file:
         file.write("# changed\n")
@@ -69,14 +77,14 @@ def test_a_change_installs_again(project, name):
     assert len(pip_calls(project)) == 2
 
 
-def test_a_moved_project_installs_again(project):
+def test_setup_installs_again_in_a_moved_project(project):
     call(project)
     moved = project.rename(project.parent / "elsewhere")
     assert call(moved).returncode == 0
     assert len(pip_calls(moved)) == 2
 
 
-def test_an_interrupted_set_up_is_taken_up_again(project):
+def test_setup_is_taken_up_again_after_an_interruption(project):
     assert call(project, no_network=1).returncode == 1
     assert not (project / ".venv" / "installed").exists()
     assert call(project).returncode == 0
@@ -91,7 +99,7 @@ def test_an_interrupted_set_up_is_taken_up_again(project):
         ({"no_network": 1}, "The first set-up needs a network"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_said_in_one_line(project, fault, line):
+def test_setup_says_in_one_line_what_is_missing(project, fault, line):
     done = call(project, **fault)
     assert done.returncode == 1
     lines = [text for text in done.stderr.splitlines() if "this takes some minutes" not in text]
@@ -104,16 +112,16 @@ def test_make_without_a_target_lists_the_targets(project):
     done = call(project, command=("make",))
     assert done.returncode == 0
     targets = [line.split()[1] for line in done.stdout.splitlines()]
-    assert {"help", "setup", "lab", "test", "lessons", "lint"} <= set(targets)
+    assert {"help", "lab", "test", "test-all", "lessons", "lint"} <= set(targets)
     assert not pip_calls(project)
 
 
 @pytest.mark.parametrize(
     ("target", "command"),
     [
-        ("test", "-m pytest -k show"),
+        ("test", '-m pytest -m "not slow and not browser" -k show'),
         ("lab", "--no-browser --port 9999"),
-        ("lessons", "tools/lessons.py"),
+        ("lessons", "-m tools.lessons"),
     ],
 )
 def test_each_target_sets_up_and_passes_options_on(project, target, command):
