@@ -1,4 +1,4 @@
-"""Compare what is installed with what the lessons need."""
+"""Lesson 00: compare what is installed with what the lessons need."""
 
 import importlib.metadata
 import platform
@@ -12,47 +12,45 @@ if TYPE_CHECKING:
 
 
 def check_environment() -> bool:
-    """Print one line for each thing that the lessons need: ``OK``, or what to do.
+    """Print one line when all is well, otherwise a line for each thing that is missing.
 
-    The packages and their ranges are read from the installed metadata of mlmtutor, those of the
-    extras ``lab`` and ``test`` included, and the files of the embedded model are compared with
-    their SHA-256.
+    The packages and their ranges are read from the installed metadata of mlmtutor, those that
+    JupyterLab needs included, and the files of the embedded model are compared with their SHA-256.
 
     Returns:
-        Whether everything that a lesson needs is there. What only JupyterLab or the tests need
-        may be missing.
+        Whether everything that a lesson needs is there.
 
     Example:
         >>> check_environment()  # doctest: +ELLIPSIS
-        OK       Python ...
-        OK       torch ...
+        OK: Python ..., torch ..., transformers ..., and the embedded model as it was shipped.
         True
     """
     from packaging.requirements import Requirement  # here: only this call needs it
 
-    print(f"OK       Python {platform.python_version()}")
-    complete = True
+    wrong = []
     for line in importlib.metadata.requires("mlmtutor") or []:
         requirement = Requirement(line)
         extra = re.search(r"extra == ['\"](\w+)['\"]", line)
-        if extra and extra.group(1) not in ("lab", "test"):
-            continue
         problem = _problem(requirement)
         if problem and not extra:
-            complete = False
-        needed = f" (for {extra.group(1)})" if extra else ""
-        if problem:
-            print(f"{'missing' if extra else 'FAIL':8} {problem}{needed}")
-        else:
-            version = importlib.metadata.version(requirement.name)
-            print(f"OK       {requirement.name} {version}{needed}")
+            wrong.append(f"FAIL: {problem}")
+        elif problem and extra and extra.group(1) == "lab":
+            print(f"missing, for JupyterLab or `Trainer`: {problem}")
     try:
         verify_files(TUTOR_FOLDER)
-        print("OK       embedded model: every file is the one that was shipped")
     except (OSError, ValueError) as error:
-        complete = False
-        print(f"FAIL     embedded model: {error}")
-    return complete
+        wrong.append(f"FAIL: the embedded model: {error}")
+    if wrong:
+        print("\n".join(wrong))
+    else:
+        packages = (
+            f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers")
+        )
+        print(
+            f"OK: Python {platform.python_version()}, {', '.join(packages)}, "
+            "and the embedded model as it was shipped."
+        )
+    return not wrong
 
 
 def _problem(requirement: "Requirement") -> str | None:

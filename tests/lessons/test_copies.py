@@ -49,7 +49,7 @@ def test_build_renews_a_copy_that_was_opened_and_run_only(tmp_path):
     target = tmp_path / stored.CORE[0].name
     copies.build(tmp_path, lambda notebook, name: notebook)
     ran = stored.read(target)
-    ran.metadata["kernelspec"]["display_name"] = "Python 3 (ipykernel)"
+    ran.metadata["kernelspec"] = {"display_name": "Python 3 (ipykernel)", "name": "python3"}
     ran.cells[2].execution_count = 7
     nbformat.write(ran, target)
     written, kept = copies.build(tmp_path, copies.student_copy)
