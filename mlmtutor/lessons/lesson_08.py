@@ -1,238 +1,387 @@
-"""One training step by several processes, with a right and a wrong divisor.
+"""Lesson 08, keep the loss right at scale: its exercises, its figures, and a step in processes."""
 
-    torchrun --nproc-per-node=2 -m mlmtutor.lessons.lesson_08 BATCH RESULT
-
-``BATCH`` is a safetensors file with ``input_ids``, ``attention_mask`` and ``labels``; each process
-takes its share of the rows. ``RESULT`` is written by the first process: for each divisor the loss
-and the gradient that the optimizer would see. The script reads which process it is from the
-environment that ``torchrun`` sets, so the same lines run on one machine and on many.
-
-:func:`run_data_parallel` starts it from a lesson and leaves no process behind.
-"""
-
-import math
 import os
-import pathlib
-import re
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+import torch.multiprocessing as mp
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from mlmtutor._validate import require_ids, require_same_shape
+from mlmtutor.figure import COLOURS, Figure, box, drawing, figure, finish
 from mlmtutor.labels import IGNORE_INDEX
-from mlmtutor.loss import _check_loss_input
+from mlmtutor.lessons.exercise import Exercise, WrongAnswer, exercise
 from mlmtutor.model import load_tutor
 
-TIMEOUT = timedelta(seconds=60)  # a process whose partner has died gives up after this long
-PATIENCE = 40  # seconds: torchrun asks its processes to end, and kills them after 30
+# Several processes
+
+
+Step = dict[str, tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
 def process_loss(logits: torch.Tensor, labels: torch.Tensor, divisor: str) -> torch.Tensor:
-    """Loss whose gradient this process hands to ``DistributedDataParallel``.
+    """Return the loss that one process calls ``backward()`` on; gradients are averaged later.
 
     Args:
         logits: (rows of this process, length, V).
-        labels: int64, (rows of this process, length), -100 where nothing is scored.
+        labels: (rows of this process, length), -100 where nothing is scored.
         divisor: ``"own"``, the number of labels in this process, or ``"all"``, the number in all
-            processes divided by the number of processes, because the gradients are averaged.
-
-    Returns:
-        A scalar. Its mean over the processes is, for ``"all"``, the loss of the whole batch.
-
-    Raises:
-        TypeError: ``logits`` or ``labels`` is no tensor.
-        ValueError: a shape or dtype is wrong, a label is outside the vocabulary, or the divisor
-            is unknown.
-
-    Example:
-        >>> process_loss(torch.zeros(1, 3, 4), torch.tensor([[1, -100, 2]]), "own")
-        tensor(1.3863)
-
-    Source: transformers#34242; the gradients are averaged in ``DistributedDataParallel`` of torch.
+            processes divided by the number of processes.
     """
-    if not isinstance(divisor, str) or divisor not in ("own", "all"):
-        raise ValueError(f"divisor must be 'own' or 'all', but is {divisor!r}.")
-    _check_loss_input(logits, labels, IGNORE_INDEX)
-    if labels.dim() != 2:
-        raise ValueError(
-            f"labels must have the shape (rows, length), but have {tuple(labels.shape)}."
-        )
-    total = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-    count = (labels != IGNORE_INDEX).sum()
+    logits, labels = logits.flatten(0, 1), labels.flatten()
     if divisor == "own":
-        return total / count.clamp(min=1)
-    dist.all_reduce(count)  # the sum over the processes
-    return total * dist.get_world_size() / count.clamp(min=1)
-
-
-def step(batch_file: str, result_file: str) -> None:
-    """Do what the module does, as one of the processes that ``torchrun`` has started."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=TIMEOUT)
-    rank, processes = dist.get_rank(), dist.get_world_size()
-    rows = {name: tensor[rank::processes] for name, tensor in load_file(batch_file).items()}
-    labels = rows.pop("labels")
-
-    model = DistributedDataParallel(load_tutor()[0])
-    result = {}
-    for divisor in ("own", "all"):
-        model.zero_grad()
-        loss = process_loss(model(**rows).logits, labels, divisor)
-        loss.backward()  # averages the gradients of the processes
-        mean = loss.detach().clone()
-        dist.all_reduce(mean)
-        result[f"{divisor}.loss"] = mean / processes
-        result |= {
-            f"{divisor}.{name}": parameter.grad
-            for name, parameter in model.module.named_parameters()
-            if parameter.grad is not None
-        }
-    if rank == 0:
-        save_file(result, result_file)
-    dist.destroy_process_group()
+        return cross_entropy(logits, labels)
+    count = (labels != IGNORE_INDEX).sum()
+    dist.all_reduce(count)  # now it's the sum over all processes
+    total = cross_entropy(logits, labels, reduction="sum")
+    return total / count * dist.get_world_size()
 
 
 def run_data_parallel(
-    batch: Mapping[str, torch.Tensor],
-    labels: torch.Tensor,
-    *,
-    processes: int = 2,
-    timeout: float = 120,
-) -> dict[str, tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-    """Run this module in several processes of this machine, and wait for the result.
-
-    The port is one that the system says is free, so a port in use, or a second run at the same
-    time, does no harm. When the call is interrupted, takes too long or fails, every process that
-    it started is ended first.
+    *batches: Mapping[str, torch.Tensor], processes: int = 2, timeout: float = 300
+) -> list[Step]:
+    """Take a step on each batch in several processes of this machine.
 
     Args:
-        batch: the inputs of the model, such as ``input_ids`` and ``attention_mask``; each a
-            tensor of shape (batch, length). Dropout is off.
-        labels: int64, (batch, length), -100 where nothing is scored.
-        processes: how many, from 1 to the number of rows; row ``i`` goes to process
+        batches: each with the inputs of the model and ``labels``; row ``i`` goes to process
             ``i % processes``.
-        timeout: seconds after which the run is given up.
+        processes: how many, from 1 to the number of rows.
+        timeout: seconds after which the processes are ended.
 
     Returns:
-        For each divisor of :func:`process_loss`, ``"own"`` and ``"all"``: the mean of the losses
-        of the processes, and the gradient of each parameter, as the optimizer would see it.
+        For each batch, and for each divisor of :func:`process_loss`, the mean of the losses of the
+        processes, and the gradient of each parameter as the optimizer would see it.
 
     Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: a shape or dtype is wrong, there are fewer rows than processes, or ``timeout``
-            is not above 0.
-        RuntimeError: a process failed; the message holds the errors that were printed.
-        TimeoutError: the run took longer than ``timeout``.
+        ValueError: a batch has no labels, or fewer rows than processes.
+        TimeoutError: the processes took too long.
 
-    Example:
-        >>> batch = {"input_ids": torch.tensor([[101, 103, 102], [101, 103, 102]])}
-        >>> labels = torch.tensor([[-100, 2748, -100], [-100, 2053, -100]])
-        >>> result = run_data_parallel(batch, labels)  # doctest: +SKIP
-        >>> loss, gradients = result["all"]  # doctest: +SKIP
-
-    Source: ``torch.distributed.run``; docs.pytorch.org, "torchrun (Elastic Launch)".
+    Source: ``torch.multiprocessing.start_processes``; transformers#34242.
     """
-    _check(batch, labels, processes, timeout)
+    for batch in batches:
+        if "labels" not in batch:
+            raise ValueError(f"batch must hold labels, but holds only {sorted(batch)}.")
+        if not 1 <= processes <= len(batch["labels"]):
+            raise ValueError(f"{processes} processes can't share {len(batch['labels'])} rows.")
     with tempfile.TemporaryDirectory() as folder:
-        batch_file, result_file = (str(pathlib.Path(folder, name)) for name in ("in", "out"))
-        tensors = {**batch, "labels": labels}
-        rows = {name: t.clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-        save_file(rows, batch_file)
-        command = [
-            sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
-            "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1",
-            f"--log-dir={folder}",
-            "-m", "mlmtutor.lessons.lesson_08", batch_file, result_file,
-        ]  # fmt: skip
-        _run(command, pathlib.Path(folder, "log"), timeout)
-        saved = load_file(result_file)
-    return {
-        divisor: (
-            saved[f"{divisor}.loss"],
-            {
-                name.removeprefix(f"{divisor}."): tensor
-                for name, tensor in saved.items()
-                if name.startswith(f"{divisor}.") and name != f"{divisor}.loss"
-            },
+        torch.save([dict(batch) for batch in batches], os.path.join(folder, "batches"))
+        running: Any = mp.start_processes(
+            _work, (processes, folder), processes, join=False, start_method="spawn", daemon=True
         )
-        for divisor in ("own", "all")
-    }
-
-
-def _run(command: list[str], log: pathlib.Path, timeout: float) -> None:
-    """Run ``command`` and end every process of it, whatever happens."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with log.open("w", encoding="utf-8") as output:
-        launcher = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=environment, start_new_session=True,
-        )  # fmt: skip
+        end = time.monotonic() + timeout
         try:
-            launcher.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"the processes took longer than {timeout} seconds.") from None
+            while not running.join(timeout=1):  # raises what a process has raised
+                if time.monotonic() > end:
+                    raise TimeoutError(f"the processes took longer than {timeout} seconds.")
         finally:
-            _end(launcher)
-    if launcher.returncode != 0:
-        printed = log.read_text(encoding="utf-8", errors="replace").strip()
-        errors = re.findall(r"^.*(?:Error|Exception): .+$", printed, re.M)
-        found = "\n".join(dict.fromkeys(errors)) or printed[-3000:]
-        raise RuntimeError(f"a process ended with exit code {launcher.returncode}:\n{found}")
+            for process in running.processes:
+                process.kill()
+                process.join()
+        results: list[Step] = torch.load(os.path.join(folder, "results"))
+        return results
 
 
-def _end(launcher: "subprocess.Popen[bytes]") -> None:
-    """End the launcher, which ends the processes that it started."""
-    if launcher.poll() is not None:
-        return
-    launcher.send_signal(signal.SIGTERM)  # torchrun passes it on
-    try:
-        launcher.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        launcher.kill()
-        launcher.wait()
+def _work(rank: int, processes: int, folder: str) -> None:
+    """Be process number ``rank``; the first one writes the results."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # the libraries below print from C
+        os.dup2(quiet, stream)
+    torch.set_num_threads(1)
+    meet, patience = f"file://{folder}/meet", timedelta(seconds=60)
+    dist.init_process_group("gloo", meet, patience, rank=rank, world_size=processes)
+    model = DistributedDataParallel(load_tutor()[0])
+    batches = torch.load(os.path.join(folder, "batches"))
+    results = [_step(model, batch, rank, processes) for batch in batches]
+    if rank == 0:
+        torch.save(results, os.path.join(folder, "results"))
+    dist.destroy_process_group()
 
 
-def _check(
-    batch: Mapping[str, torch.Tensor], labels: torch.Tensor, processes: int, timeout: float
-) -> None:
-    if not isinstance(batch, Mapping):
-        raise TypeError(
-            f"batch must map names to tensors, but is a {type(batch).__name__}: "
-            "pass what the tokenizer returned, or {'input_ids': input_ids}."
-        )
-    require_ids("labels", labels)
-    if "input_ids" not in batch:
-        raise ValueError(f"batch must hold input_ids, but holds only {sorted(batch)}.")
-    if "labels" in batch:
-        raise ValueError("batch must hold no labels, but does: pass them as the second argument.")
-    for name, tensor in batch.items():
-        if not isinstance(name, str):
-            raise TypeError(f"batch must have names as keys, but has {name!r}.")
-        require_ids(f"batch[{name!r}]", tensor)
-        require_same_shape(
-            f"batch[{name!r}]", tensor, "labels", labels.shape, "there is one label each position."
-        )
-    if isinstance(processes, bool) or not isinstance(processes, int):
-        raise TypeError(f"processes must be an int, but is a {type(processes).__name__}.")
-    if not 1 <= processes <= len(labels):
-        raise ValueError(
-            f"processes must be between 1 and {len(labels)}, the number of rows, but is "
-            f"{processes}: each process needs a row."
-        )
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be a number, but is a {type(timeout).__name__}.")
-    if not 0 < timeout < math.inf:
-        raise ValueError(f"timeout must be a number of seconds above 0, but is {timeout}.")
+def _step(model: Any, batch: Any, rank: int, processes: int) -> Step:
+    """Take the rows of one process, and return loss and gradients after the averaging."""
+    mine = {name: tensor[rank::processes] for name, tensor in batch.items()}
+    labels = mine.pop("labels")
+    result = {}
+    for divisor in ("own", "all"):
+        model.zero_grad()
+        loss = process_loss(model(**mine).logits, labels, divisor)
+        loss.backward()  # averages the gradients of the processes
+        mean = loss.detach()
+        dist.all_reduce(mean)
+        gradients = {name: p.grad for name, p in model.module.named_parameters()}
+        result[divisor] = (mean / processes, gradients)
+    return result
 
 
-if __name__ == "__main__":
-    step(*sys.argv[1:])
+# Exercise 1
+
+
+def _parts() -> list[tuple[Any, ...]]:
+    """Parts with 4, 1 and no label of a batch that has five, and one with 2 of eight."""
+    made = torch.Generator().manual_seed(8)
+    cases = []
+    for length, entries, items, kept in (
+        (7, 6, 5, {0: 5, 2: 2, 3: 0, 6: 1}),
+        (7, 6, 5, {4: 3}),
+        (7, 6, 5, {}),
+        (9, 11, 8, {1: 10, 7: 0}),
+    ):
+        logits = 3 * torch.randn(length, entries, generator=made)
+        labels = torch.full((length,), IGNORE_INDEX)
+        for position, label in kept.items():
+            labels[position] = label
+        cases.append((logits.requires_grad_(), labels, items))
+    return cases
+
+
+class _WithGradient(Exercise):
+    def judge(self, answer: Any) -> str:
+        """Judge the values, and then whether ``backward()`` can start from them."""
+        said = super().judge(answer)
+        found = answer(*self.cases()[0])
+        if not isinstance(found, torch.Tensor) or not found.requires_grad:
+            raise WrongAnswer(NO_GRADIENT)
+        return said
+
+
+NO_GRADIENT = (
+    "Your function returns a number without a gradient. Return the tensor, without "
+    "`.item()` or `float`: backward() starts from it."
+)
+
+
+def _part_loss(logits, labels, num_items_in_batch):
+    """part_loss(logits, labels, num_items_in_batch): sum over the labels, divided once."""
+    return cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
+
+
+check_part_loss = _WithGradient(
+    _part_loss,
+    _parts,
+    lambda *_: (
+        "Parts of 4, 1 and 0 labels add up to "
+        f"{sum(_part_loss(*case).detach() for case in _parts()[:3]):.4f}, the loss of all five."
+    ),
+    divisor=lambda logits, labels, num_items_in_batch: num_items_in_batch,
+)
+
+
+def _sum(logits, labels):
+    return cross_entropy(logits, labels, reduction="sum")
+
+
+@check_part_loss.mistake(
+    "A part without a label gives nan, and so does the whole step. Its sum is 0: do not take the "
+    "mean and multiply it again."
+)
+def _(logits, labels, num_items_in_batch):
+    count = (labels != IGNORE_INDEX).sum()
+    return cross_entropy(logits, labels) * count / num_items_in_batch
+
+
+@check_part_loss.mistake(
+    "Each part is divided by its own number of labels, so the label of a part that has one weighs "
+    "as much as four in another. Divide the sum by num_items_in_batch."
+)
+def _(logits, labels, num_items_in_batch):
+    return cross_entropy(logits, labels)
+
+
+@check_part_loss.mistake(
+    "That is the sum of the losses. Nothing divides it, so the gradient grows with the batch: "
+    "divide by num_items_in_batch."
+)
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels)
+
+
+@check_part_loss.mistake(
+    "That is divided twice: the mean of the part has been divided by the labels of the part. "
+    "Start from the sum."
+)
+def _(logits, labels, num_items_in_batch):
+    return cross_entropy(logits, labels) / num_items_in_batch
+
+
+@check_part_loss.mistake(
+    "That is divided by the number of all positions. Ignored ones do not count."
+)
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels) / len(labels)
+
+
+@check_part_loss.mistake("That is divided by the number of parts, which num_items_in_batch is not.")
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels) / 3
+
+
+@check_part_loss.mistake("That scores the ignored positions as well. Leave -100 out.")
+def _(logits, labels, num_items_in_batch):
+    return _sum(logits, labels.clamp(min=0)) / num_items_in_batch
+
+
+@check_part_loss.mistake(
+    "Your function returns a loss for each position. backward() needs one number: add them up."
+)
+def _(logits, labels, num_items_in_batch):
+    return cross_entropy(logits, labels, reduction="none") / num_items_in_batch
+
+
+@check_part_loss.mistake(NO_GRADIENT)
+def _(logits, labels, num_items_in_batch):
+    return (_sum(logits, labels) / num_items_in_batch).item()
+
+
+# Exercise 2
+
+
+def _shares() -> list[tuple[Any, ...]]:
+    """Three processes with 5, 4 and 10 labels, and two with 2 and 7."""
+    three = [(torch.tensor(t), [5, 4, 10], rank) for rank, t in enumerate((9.0, 22.0, 7.0))]
+    return three + [(torch.tensor(t), [2, 7], rank) for rank, t in enumerate((4.0, 11.0))]
+
+
+@exercise(
+    cases=_shares,
+    says="Averaged over three processes: 38 / 19 = 2.00, the mean of nineteen labels.",
+    divisor=lambda total, counts, rank: sum(counts),
+)
+def check_process_share(total, counts, rank):
+    """process_share(total, counts, rank): what process rank calls backward() on."""
+    return total * len(counts) / sum(counts)
+
+
+@check_process_share.mistake(
+    "Each process divides by its own count, and the average is a mean of means: divide by the "
+    "labels of all processes."
+)
+def _(total, counts, rank):
+    return total / counts[rank]
+
+
+@check_process_share.mistake(
+    "The gradients are averaged afterwards, so your result is divided by the number of processes "
+    "once more. Multiply by it first."
+)
+def _(total, counts, rank):
+    return total / sum(counts)
+
+
+@check_process_share.mistake(
+    "That is the sum of the losses of each process. It must be divided by a number of labels."
+)
+def _(total, counts, rank):
+    return total
+
+
+@check_process_share.mistake(
+    "You multiply by the number of processes, and divide by the own count. Divide by the count of "
+    "all."
+)
+def _(total, counts, rank):
+    return total * len(counts) / counts[rank]
+
+
+@check_process_share.mistake(
+    "That is divided by the number of processes, twice in the end. Divide by labels, and multiply "
+    "by the number of processes."
+)
+def _(total, counts, rank):
+    return total / len(counts)
+
+
+@check_process_share.mistake(
+    "That weighs each sum by its count. A sum has grown with its count already; only a mean needs "
+    "the weight."
+)
+def _(total, counts, rank):
+    return total * counts[rank] / sum(counts)
+
+
+@check_process_share.mistake("That divides by the largest count, not by all.")
+def _(total, counts, rank):
+    return total * len(counts) / max(counts)
+
+
+@check_process_share.mistake(
+    "That is what the average should be, but each process must scale its own sum."
+)
+def _(total, counts, rank):
+    return 2.0
+
+
+# Figures
+
+
+def label_weights(counts: Sequence[int]) -> Figure:
+    """Draw each label of some micro-batches as a block as wide as its weight: wrong and right.
+
+    Args:
+        counts: the number of labels in each micro-batch, none of them 0.
+    """
+    canvas, axes = drawing(7.2, 2.5)
+    total, parts = sum(counts), len(counts)
+    rows = (
+        ("mean over labels", [1 / total] * parts, "right", 0.0),
+        ("mean of the means", [1 / (parts * count) for count in counts], "wrong", 1.3),
+    )
+    told = []
+    for name, weights, meaning, y in rows:
+        axes.text(0, y + 0.15, name, va="center", weight="bold", color=COLOURS[meaning])
+        x = 0.0
+        for number, (count, weight) in enumerate(zip(counts, weights, strict=True)):
+            fill = COLOURS["scored" if number % 2 == 0 else "replaced"]
+            colour = "white" if number % 2 == 0 else "black"
+            for _ in range(count):
+                text = f"1/{round(1 / weight)}"
+                width = 7.2 * weight
+                box(axes, x, y + 0.35, text, width=width, height=0.6, fill=fill, colour=colour)
+                x += width
+            told.append(f"{count} x 1/{round(1 / weight)}")
+    half = len(told) // 2
+    return finish(
+        canvas,
+        alt=f"Blocks as wide as the weight of each label. Mean over labels: "
+        f"{', '.join(told[:half])}. Mean of the means: {', '.join(told[half:])}.",
+        caption="One block for each label, as wide as its weight in the loss. One colour for each "
+        "micro-batch.",
+    )
+
+
+def labelled_only_cost(stored: Mapping[str, Any]) -> Figure:
+    """Draw time and memory of a training step, with logits at all positions and at labels alone.
+
+    Args:
+        stored: ``mlmtutor/data/performance.json``.
+    """
+    canvas, panels = figure(1, 2, size=(7.2, 3.3))
+    steps, told = stored["steps"], []
+    shares = [step["share"] for step in steps]
+    for axes, key, name in zip(panels, ("seconds", "gigabytes"), ("time", "memory"), strict=True):
+        dense, few = ([step[who][key] for step in steps] for who in ("all", "labelled"))
+        for values, text, meaning, lift in (
+            (dense, "all positions", "wrong", 10),
+            (few, "labelled only", "right", -20),
+        ):
+            axes.plot(shares, values, "o-", color=COLOURS[meaning])
+            axes.annotate(text, (0.15, values[1]), (0, lift), textcoords="offset points",
+                          color=COLOURS[meaning], weight="bold")  # fmt: skip
+        for share, high, low in zip(shares, dense, few, strict=True):
+            axes.plot([share, share], [low, high], ":", color=COLOURS["ignored"])
+            axes.annotate(f"{high / low:.1f}x", (share, (low + high) / 2), (5, 0),
+                          textcoords="offset points", va="center", weight="bold")  # fmt: skip
+            told.append(f"{name} at {share:.0%} {high / low:.1f}x")
+        axes.set(title=f"{key} a step", xlabel="share of positions with a label")
+        axes.set(ylim=(0, 1.25 * max(dense)), xlim=(0, 0.5))
+        axes.set_xticks(shares, [f"{share:.0%}" for share in shares])
+    return finish(
+        canvas,
+        alt="Two pairs of lines, all positions above labelled ones. What all positions cost more: "
+        f"{', '.join(told)}.",
+        caption="A training step with logits at all positions, and at labelled positions only.",
+    )

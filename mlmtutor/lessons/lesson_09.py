@@ -1,0 +1,255 @@
+"""Lesson 09, score sentences: its exercises and figures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mlmtutor._html import printable
+from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, figure, finish
+from mlmtutor.lessons.exercise import CHANGED, exercise
+
+
+def _scores() -> list[tuple[Any, ...]]:
+    """Two sentences of 4 and 1 tokens, then three of 2, 5 and 1."""
+    first = [[-1.0, -2.0, -3.0, -1.5], [-5.0]]
+    second = [[-0.5, -2.25], [-1.0, -0.25, -3.5, -2.0, -0.75], [-4.0]]
+    return [(first,), (second,)]
+
+
+@exercise(cases=_scores, says="exp(12.5 / 5) = 12.18: five tokens, and each counts once.")
+def check_corpus_perplexity(scores):
+    """corpus_perplexity(scores): exp of the mean of -log p over the tokens of all sentences."""
+    values = [value for sentence in scores for value in sentence]
+    return math.exp(-sum(values) / len(values))
+
+
+def _flat(scores):
+    return [value for sentence in scores for value in sentence]
+
+
+@check_corpus_perplexity.mistake(
+    "That is the mean of the perplexities of the sentences. A token of a short sentence counts "
+    "more there than a token of a long one."
+)
+def _(scores):
+    return sum(math.exp(-sum(row) / len(row)) for row in scores) / len(scores)
+
+
+@check_corpus_perplexity.mistake(
+    "That is exp of the mean of the means of the sentences. Take one mean over all tokens."
+)
+def _(scores):
+    return math.exp(-sum(sum(row) / len(row) for row in scores) / len(scores))
+
+
+@check_corpus_perplexity.mistake(
+    "You divide by the number of sentences. Divide by the number of tokens."
+)
+def _(scores):
+    return math.exp(-sum(_flat(scores)) / len(scores))
+
+
+@check_corpus_perplexity.mistake("The sign is missing: that is exp(total / n), which is below 1.")
+def _(scores):
+    return math.exp(sum(_flat(scores)) / len(_flat(scores)))
+
+
+@check_corpus_perplexity.mistake(
+    "That is the mean of -log p, the loss. The pseudo-perplexity is exp of it."
+)
+def _(scores):
+    return -sum(_flat(scores)) / len(_flat(scores))
+
+
+@check_corpus_perplexity.mistake(
+    "You raise 2 to the loss. The log-probabilities are natural logarithms, so it is e."
+)
+def _(scores):
+    return 2 ** (-sum(_flat(scores)) / len(_flat(scores)))
+
+
+@check_corpus_perplexity.mistake(
+    "You take exp of the total. Divide the total by the number of tokens first."
+)
+def _(scores):
+    return math.exp(-sum(_flat(scores)))
+
+
+@check_corpus_perplexity.mistake(CHANGED)
+def _(scores):
+    values = scores.pop()
+    for row in scores:
+        values = values + row
+    return math.exp(-sum(values) / len(values))
+
+
+@check_corpus_perplexity.mistake(
+    "That is one number for each sentence. Return one for all of them together."
+)
+def _(scores):
+    return torch.tensor([math.exp(-sum(row) / len(row)) for row in scores])
+
+
+def _word_ids() -> list[tuple[Any, ...]]:
+    return [([None, 0, 1, 1, 1, 2, None],), ([None, 0, 0, 1, 2, 2, 3, None, None],)]
+
+
+@exercise(
+    cases=_word_ids,
+    says="Each row hides its token and the later pieces of the word, and nothing else.",
+    returns=("matrix",),
+    hint="It has a row for each token that is scored, and a column for each position.",
+)
+def check_hidden_with_word(word_ids):
+    """hidden_with_word(word_ids): True at a token and the later pieces of its word."""
+    return _matrix(word_ids, lambda i, j, same: same and j >= i)
+
+
+def _matrix(word_ids, hide, rows=None):
+    """Return the matrix whose entry at token i, position j is hide(i, j, same word)."""
+    rows = [i for i, word in enumerate(word_ids) if word is not None] if rows is None else rows
+    columns = range(len(word_ids))
+    return torch.tensor([[hide(i, j, word_ids[i] == word_ids[j]) for j in columns] for i in rows])
+
+
+@check_hidden_with_word.mistake(
+    "One token is hidden in each row, and the later pieces of its word give it away. Hide them too."
+)
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: i == j)
+
+
+@check_hidden_with_word.mistake(
+    "The whole word is hidden in each row. The pieces before the one that is scored stay visible."
+)
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: same)
+
+
+@check_hidden_with_word.mistake("You hide the earlier pieces of the word. Hide the later ones.")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: same and j <= i)
+
+
+@check_hidden_with_word.mistake(
+    "The later pieces are hidden, and the scored one is visible: the model reads the answer."
+)
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: same and j > i)
+
+
+@check_hidden_with_word.mistake(
+    "Everything from the scored token on is hidden. Only its own word is."
+)
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: j >= i)
+
+
+@check_hidden_with_word.mistake("You hide one later piece. A word can have more; hide all of them.")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: same and i <= j <= i + 1)
+
+
+@check_hidden_with_word.mistake("Your matrix is the wrong way round: True is for what is hidden.")
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: not (same and j >= i))
+
+
+@check_hidden_with_word.mistake(
+    "Your matrix has a row for each position. A special token is not scored, so it has no row."
+)
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: same and j >= i, range(len(word_ids)))
+
+
+@check_hidden_with_word.mistake(
+    "Your matrix leaves out special tokens among the columns too. It needs a column for each "
+    "position, because the model reads special tokens as well."
+)
+def _(word_ids):
+    columns = [i for i, word in enumerate(word_ids) if word is not None]
+    return _matrix(word_ids, lambda i, j, same: same and j >= i)[:, columns]
+
+
+@check_hidden_with_word.mistake(
+    "Your matrix has dtype torch.int64, and should have torch.bool: `torch.where` and indexing "
+    "take 0 and 1 for numbers."
+)
+def _(word_ids):
+    return _matrix(word_ids, lambda i, j, same: int(same and j >= i))
+
+
+def hidden_diagonal(tokens: Sequence[str], log_p: Sequence[float]) -> Figure:
+    """Draw the batch that scores a sentence: one row for each token, hidden there, and its -log p.
+
+    Args:
+        tokens: of the whole sentence, [CLS] first and [SEP] last.
+        log_p: log p of each token between these two, from the row that hides it.
+    """
+    n, wide, edge = len(log_p), 7.4, 0.76
+    canvas, axes = drawing(wide, 0.5 * (n + 2), size=(7.4, 0.46 * (n + 2)))
+    left, scale = edge * len(tokens) + 0.12, 0.9 / max(-min(log_p), 1e-6)
+    axes.text(left, 0.25, "−log p", va="center", color=COLOURS["scored"], weight="bold")
+    for row, value in enumerate(log_p):
+        y = 0.5 * (row + 1)
+        for column, token in enumerate(tokens):
+            asked = column == row + 1
+            fill = COLOURS["replaced"] if asked else PALE
+            special = column in (0, len(tokens) - 1)
+            colour = COLOURS["ignored"] if special else "black" if asked else TEXT
+            text = "[MASK]" if asked else token
+            box(axes, column * edge, y, text, width=edge, height=0.5, fill=fill, colour=colour)
+        axes.barh(y + 0.25, -value * scale, 0.3, left=left, color=COLOURS["scored"])
+        axes.text(left + 0.06 - value * scale, y + 0.25, f"{abs(value):.2f}", va="center")
+    total = -sum(log_p)
+    told = f"sum {total:.2f}, divided by {n} rows: loss {total / n:.2f}"
+    axes.text(wide, 0.5 * (n + 1.6), told, ha="right", va="center", weight="bold")
+    rows = ", ".join(f"{t} {-v + 0.0:.2f}" for t, v in zip(tokens[1:-1], log_p, strict=True))
+    return finish(
+        canvas,
+        alt=f"A table of {n} rows of the same {len(tokens)} tokens, with [MASK] moving down the "
+        f"diagonal. −log p at the end of the rows: {rows}. They add up to {total:.2f}.",
+        caption="Each row hides one token, and that token is its only label.",
+    )
+
+
+def pair_gaps(pairs: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw by how much the right sentence of each minimal pair is preferred, and name the misses.
+
+    Args:
+        pairs: mappings with kind, bad (the wrong sentence) and gap (in nats, above 0 if right).
+    """
+    kinds = list(dict.fromkeys(pair["kind"] for pair in pairs))
+    misses = sorted((pair for pair in pairs if pair["gap"] <= 0), key=lambda pair: pair["gap"])
+    canvas, axes = figure(size=(7.2, 2.4 + 0.27 * len(misses)))
+    axes.axvline(0, color=COLOURS["ignored"], linewidth=1)
+    ticks, words = [], []
+    for row, kind in enumerate(kinds):
+        gaps = sorted(pair["gap"] for pair in pairs if pair["kind"] == kind)
+        for number, gap in enumerate(gaps):  # dots of about the same gap stand side by side
+            mark, colour = ("o", "right") if gap > 0 else ("s", "wrong")
+            y = row + 0.12 * (number % 5 - 2)
+            axes.plot(gap, y, mark, color=COLOURS[colour], alpha=0.8, markersize=5)
+        won = sum(gap > 0 for gap in gaps)
+        ticks.append(f"{kind}\n{won} of {len(gaps)}")
+        words.append(f"{printable(kind)}: {won} of {len(gaps)}")
+    for row, pair in enumerate(misses):
+        y = len(kinds) + 0.1 + 0.42 * row
+        axes.plot(pair["gap"], y, "s", color=COLOURS["wrong"], markersize=5)
+        axes.text(0.3, y, pair["bad"], va="center", color=COLOURS["wrong"])
+    axes.set_yticks(range(len(kinds)), ticks)
+    axes.set_ylim(len(kinds) + 0.42 * len(misses), -1.0)
+    axes.text(0.3, -0.75, "right sentence preferred", color=COLOURS["right"], va="center")
+    axes.text(-0.3, -0.75, "wrong one", color=COLOURS["wrong"], va="center", ha="right")
+    axes.set_xlabel("score of the right sentence less that of the wrong one (nats)")
+    return finish(
+        canvas,
+        alt=f"One dot for each pair. The right sentence has the higher score in "
+        f"{', '.join(words)}. Preferred though wrong: "
+        f"{' '.join(printable(pair['bad']) for pair in misses) or 'none'}",
+        caption="How much the model prefers the right sentence of each pair. Green circles: the "
+        "right one has the higher score. Vermilion squares: the wrong one has, and it's written "
+        "out below.",
+    )
