@@ -28,7 +28,7 @@ lab:  ## Open your copy of the lessons (build/lab) in JupyterLab; LAB_ARGS="--no
 
 test:  ## Unit tests, doctests, every lesson under strict nbval: some minutes, no browser
 	$(setup) test
-	$(py) -m pytest -m "not slow and not browser" $(TEST_ARGS)
+	$(py) -m pytest -m "not slow and not browser" --ignore=tests/site $(TEST_ARGS)
 
 test-all:  ## What make test leaves out: browser, site, slides, another checkpoint, slow ones
 	$(setup) lab test site browser

@@ -10,18 +10,15 @@ stands in it as ``<!-- generated: name -->`` and is filled while the page is rea
 
 import importlib.util
 import pathlib
-import pkgutil
 import re
 import shutil
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-
-import explorer  # noqa: E402
-import lessons  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 import mlmtutor  # noqa: E402
+from tools import explorer, lessons  # noqa: E402
 
 project = "mlmtutor"
 version = release = mlmtutor.__version__
@@ -32,11 +29,11 @@ suppress_warnings = ["misc.highlighting_failure"]  # an error message is not alw
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
-nb_code_prompt_show = "Show the solution"
-nb_code_prompt_hide = "Hide the solution"
+nb_code_prompt_show = "Show {type}"
+nb_code_prompt_hide = "Hide {type}"
 myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 4
-myst_heading_slug_func = "lessons.anchor"  # the fragments that JupyterLab gives to headings
+myst_heading_slug_func = "tools.lessons.anchor"  # the fragments that JupyterLab gives to headings
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature of the source, and the text says shapes and dtypes
@@ -66,33 +63,42 @@ html_theme_options = {
     "footer_content_items": [],
 }
 
-MODULES = ["labels", "masking", "loss", "scale", "predict", "show", "plot", "model", "doctor"]
-MODULES += ["lint", "history", "environment", "data_parallel", "checks"]
+API = ["labels", "masking", "loss", "scoring", "alignment_table", "doctor.diagnosis"]
+API += ["doctor.rules", "doctor.source", "releases", "labelled_only", "model", "figure"]
 OWNERS = dict.fromkeys(["transformers", "tokenizers"], "huggingface") | {"pytorch": "pytorch"}
 
 
 def copy_lessons():
     """Bring ``docs/lessons/`` up to date with ``notebooks/``."""
     folder = pathlib.Path(__file__).parent / "lessons"
-    folder.mkdir(exist_ok=True)
+    (folder / "deeper").mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-    wanted = {path.name: path for path in lessons.lesson_paths()}
-    for old in folder.glob("*.ipynb"):
-        if old.name not in wanted:
+    wanted = {folder / path.relative_to(lessons.NOTEBOOKS): path for path in lessons.all_paths()}
+    for old in folder.glob("**/*.ipynb"):
+        if old not in wanted:
             old.unlink()
-    for name, path in wanted.items():
-        copy = folder / name
+    for copy, path in wanted.items():
         if not copy.exists() or copy.read_bytes() != path.read_bytes():
             shutil.copy(path, copy)
 
 
+def entry(path):
+    """Return the line of a lesson in the contents, with its number."""
+    number = path.name[:2]
+    place = path.relative_to(lessons.NOTEBOOKS).with_suffix("").as_posix()
+    return f"{number} {lessons.title(lessons.read(path))} <lessons/{place}>"
+
+
 def contents():
     """Return the contents of the site."""
+    core = lessons.lesson_paths()
     parts = {
-        "Lessons": [f"lessons/{path.stem}" for path in lessons.lesson_paths()],
+        "Core": [entry(path) for path in core[:6]],
+        "Try it": ["explorer"],
+        "In practice": [entry(path) for path in core[6:]],
+        "Deeper": [entry(path) for path in lessons.deeper_paths()],
         "Look up": ["questions", "glossary", "api", "doctor", "releases"],
-        "How it is known": ["performance", "reliability"],
-        "Use": ["explorer", "reading", "instructors"],
+        "About": ["reading", "instructors", "performance", "reliability"],
     }
     trees = []
     for caption, pages in parts.items():
@@ -102,7 +108,7 @@ def contents():
 
 def lesson_table():
     """Return the lessons with their minutes and results."""
-    return lessons.lesson_table(lessons.lesson_paths()).replace("](", "](lessons/")
+    return lessons.lesson_table().replace("](", "](lessons/")
 
 
 def thread(name):
@@ -115,15 +121,11 @@ def thread(name):
 
 
 def question_list():
-    """Return every question with the sections that answer it, and its threads."""
-    answers = lessons.answers(lessons.lesson_paths())
-    items = []
-    for key, question in lessons.questions().items():
-        where = [link.replace("](", "](lessons/") for link in answers.get(key, [])]
-        threads = ", ".join(thread(name) for name in question["threads"])
-        lines = [*where, f"Asked in {threads}."]
-        items.append(f"{question['asks']}\n" + "\n".join(f": {line}\n" for line in lines))
-    return "\n".join(items)
+    """Return the index of questions, with links to the threads whose repository is known."""
+    head, *groups = lessons.question_index().replace("](", "](lessons/").split("\n## ")
+    found = re.compile(r"(?<=<small>).*?(?=</small>)")
+    groups = [found.sub(lambda m: ", ".join(map(thread, m[0].split(", "))), g) for g in groups]
+    return "\n".join(f"\n## {group}" for group in groups)
 
 
 def alignment_table():
@@ -133,15 +135,13 @@ def alignment_table():
     labels = ids.masked_fill(ids != tokenizer.mask_token_id, -100)
     labels[ids == tokenizer.mask_token_id] = tokenizer.convert_tokens_to_ids("change")
     logits = model(ids).logits
-    return mlmtutor.alignment(tokenizer, ids[0], labels[0], logits[0])._repr_html_()
+    return mlmtutor.alignment({"input_ids": ids, "labels": labels}, tokenizer, logits)._repr_html_()
 
 
 def api():
     """Return one section for each public module, with the example of each function."""
-    found = [module.name for module in pkgutil.iter_modules(mlmtutor.__path__)]
-    public = [n for n in found if not n.startswith(("_", "doctor_"))]
     parts = []
-    for name in sorted(public, key=lambda n: MODULES.index(n) if n in MODULES else len(MODULES)):
+    for name in API:
         directive = [f".. automodule:: mlmtutor.{name}", "   :members:"]
         parts.append("\n".join([f"## {name}", "", "```{eval-rst}", *directive, "```", ""]))
     return "\n".join(parts)

@@ -1,20 +1,17 @@
-import pathlib
-import sys
-
 import pytest
 import torch
 from browser import CHROMIUM, QUIET
-from playwright.sync_api import sync_playwright
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from mlmtutor import load_tutor
 
 torch.set_num_threads(1)
-sys.path.append(str(pathlib.Path(__file__).parents[1] / "tools"))  # what the tools share: atomic
 
 
 @pytest.fixture(scope="module")
 def browser():
+    from playwright.sync_api import sync_playwright  # an extra that `make test` doesn't install
+
     assert CHROMIUM, "CI is set, and there is no chromium: .ci/run installs it"
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)

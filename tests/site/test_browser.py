@@ -9,9 +9,11 @@ import sys
 import time
 import urllib.request
 
-import stored
 import pytest
+import stored
 from browser import SCREENSHOTS, needs_chromium
+
+pytestmark = pytest.mark.browser
 
 pytestmark = needs_chromium
 

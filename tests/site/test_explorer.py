@@ -9,15 +9,17 @@ import re
 import shutil
 import stat
 
-import explorer
-import stored
 import pytest
+import stored
 import torch
 from browser import SCREENSHOTS, needs_chromium
 from bs4 import BeautifulSoup
 from test_site import STILL, build, built_once, serious, served, theme
 
 from mlmtutor import IGNORE_INDEX, masked_lm_loss, show
+from tools import explorer
+
+pytestmark = pytest.mark.browser
 
 CLOZE = stored.ROOT / "tests" / "data" / "cloze.jsonl"
 BOUND = 0.1  # nats: what docs/explorer.md promises
@@ -252,7 +254,7 @@ def test_each_case_and_its_section_link_to_each_other(site):
 def test_without_packages_the_site_says_why_and_shows_an_example(tmp_path_factory, tmp_path):
     folder = shutil.copytree(built_once(tmp_path_factory), tmp_path / "site")
     program = (
-        f"import sys, pathlib; sys.path.insert(0, {str(stored.ROOT / 'tools')!r}); import explorer; "
+        f"import sys, pathlib; sys.path.insert(0, {str(stored.ROOT)!r}); from tools import explorer; "
         f"explorer.PACKAGES = pathlib.Path({str(tmp_path)!r}); "
         "from sphinx.cmd.build import main; sys.exit(main(sys.argv[1:]))"
     )

@@ -5,7 +5,6 @@ import contextlib
 import doctest
 import functools
 import http.server
-import importlib.util
 import itertools
 import os
 import pathlib
@@ -15,23 +14,25 @@ import sys
 import threading
 import urllib.parse
 
-import stored
 import pytest
+import stored
 from axe_playwright_python.sync_playwright import Axe
 from browser import SCREENSHOTS, needs_chromium
 from bs4 import BeautifulSoup
 
 import mlmtutor
+from tools import lessons as tool
+
+pytestmark = pytest.mark.browser
 
 DOCS = stored.ROOT / "docs"
-spec = importlib.util.spec_from_file_location("tool", stored.ROOT / "tools" / "lessons.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
 
 PAGES = ["index.html", "questions.html", "glossary.html", "api.html", "doctor.html",
          "releases.html", "performance.html", "reliability.html", "explorer.html", "reading.html",
          "instructors.html", "search.html"]  # fmt: skip
-PAGES += [f"lessons/{name}.html" for name in stored.NAMES]
+PAGES += [
+    f"lessons/{path.relative_to(stored.ROOT / 'notebooks').with_suffix('.html')}" for path in stored.PATHS
+]
 
 
 def build(folder, *python):

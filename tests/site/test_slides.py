@@ -1,16 +1,16 @@
 """The slides are what they should be, in a real browser and without a network."""
 
-import importlib.util
 import re
 
-import stored
 import nbformat
 import pytest
+import stored
 from browser import SCREENSHOTS, needs_chromium
 
-SPEC = importlib.util.spec_from_file_location("slides", stored.ROOT / "tools" / "slides.py")
-slides = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(slides)
+from tools import slides
+
+pytestmark = pytest.mark.browser
+
 
 LONG = stored.NAMES[1:6]  # lessons 01 to 05
 
