@@ -1,6 +1,6 @@
 """The explorer of the site: what it runs on, the model in a form for browsers, and its page.
 
-    python tools/explorer.py     fetch the npm packages, once; needs npm and a network
+    python -m tools.explorer     fetch the npm packages, once; needs npm and a network
 
 ``make setup`` calls it. Without npm or a network it prints one line, and the site is built with a
 static example in the explorer's place. ``docs/conf.py`` does the rest: ``copy`` exports the model
@@ -75,7 +75,7 @@ def missing():
     if not packages().is_dir():
         return (
             "The two npm packages that it runs on were not there when the site was built. With npm "
-            "and a network, call `.venv/bin/python tools/explorer.py`, then `make site`."
+            "and a network, call `.venv/bin/python -m tools.explorer`, then `make site`."
         )
     if not importlib.util.find_spec("onnx"):
         return (
@@ -332,6 +332,6 @@ if __name__ == "__main__":
     if problem := fetch():
         print(
             f"set-up: the site will have no explorer: {problem}. With npm and a network, call "
-            ".venv/bin/python tools/explorer.py",
+            ".venv/bin/python -m tools.explorer",
             file=sys.stderr,
         )

@@ -1,7 +1,7 @@
 """Run the tests and the lessons on the oldest and the newest supported transformers.
 
-    python tools/matrix.py                   the releases below
-    python tools/matrix.py 4.57.6 5.10.2     these
+    python -m tools.matrix                   the releases below
+    python -m tools.matrix 4.57.6 5.10.2     these
 
 Each release gets an environment of its own in ``build/matrix/``. It sees the packages of the
 environment that runs this script, torch among them, and installs transformers and what that
@@ -34,7 +34,7 @@ PINNED = re.search(
 RELEASES = ["4.57.*", PINNED, "5.*"]
 TEST = [
     "-o", "addopts=", "--doctest-modules", "--nbval-lax", "--nbval-current-env",
-    "--nbval-cell-timeout=240", "-q", "-p", "no:cacheprovider", "--ignore=tests/test_browser.py",
+    "--nbval-cell-timeout=240", "-q", "-p", "no:cacheprovider", "--ignore=tests/site",
 ]  # fmt: skip
 
 

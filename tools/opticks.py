@@ -1,6 +1,6 @@
 """Make mlmtutor/data/opticks.txt, the text of lesson 06, from a plain-text edition of the book.
 
-    python tools/opticks.py Isaac.Newton-Opticks.txt
+    python -m tools.opticks Isaac.Newton-Opticks.txt
 
 The edition is ``src/testdata/Isaac.Newton-Opticks.txt`` in the sources of Go (Debian package
 golang-1.19-src 1.19.8-2). Kept are paragraphs of prose, one a line, up to 300,000 bytes; left out

@@ -1,6 +1,6 @@
 """Draw the alignment table of the README, docs/_static/alignment.png, with Chromium.
 
-    python tools/picture.py
+    python -m tools.picture
 
 The table has the sentence of lesson 01 and the rows that need no model, so a new embedded model
 changes nothing. Chromium must be on the path; no network is used.

@@ -1,6 +1,6 @@
 """Make slides from the lessons, with reveal.js, for a browser without a network.
 
-    python tools/slides.py    every lesson that has slides, to build/slides/
+    python -m tools.slides    every lesson that has slides, to build/slides/
 
 A slide is a cell that is tagged ``slide``. What it shows follows from the cell:
 
