@@ -1,11 +1,12 @@
 """Lesson 03, choose what to predict: its exercises and its figures."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, drawing, figure, finish
+from mlmtutor.figure import COLOURS, PALE, Figure, box, drawing, figure, finish
 from mlmtutor.lessons.exercise import NOTHING, ByHand, WrongAnswer, exercise, require_like
 
 # Exercise 1
@@ -377,3 +378,75 @@ def _(input_ids, special_ids, select=0.15):
 )
 def _(input_ids, special_ids, select=0.15):
     return (1 - select) ** 5
+
+
+# Figures
+
+WAYS = {
+    "untouched": "ignored",
+    "[MASK]": "replaced",
+    "random": "wrong",
+    "kept": "right",
+}
+
+
+def thousand_squares(counts: Mapping[str, int]) -> Figure:
+    """Draw one square for each token, coloured by what becomes of it, 40 in a row."""
+    rows = -(-sum(counts.values()) // 40)
+    canvas, axes = drawing(64, rows + 1, size=(7.2, 7.2 * (rows + 1) / 64))
+    start, words = 0, []
+    for name, count in counts.items():
+        end = start + count
+        for row in range(start // 40, -(-end // 40)):
+            left, right = max(start - 40 * row, 0), min(end - 40 * row, 40)
+            fill = PALE if name == "untouched" else COLOURS[WAYS[name]]
+            box(axes, left, row, "", width=right - left, fill=fill)
+        words.append(f"{count} {name}")
+        start = end
+    axes.vlines(range(41), 0, rows, color="white", linewidth=0.8)
+    axes.hlines(range(rows + 1), 0, 40, color="white", linewidth=0.8)
+    said = {
+        "untouched": (10, "not selected:\nlabel -100"),
+        "[MASK]": (19.5, "become [MASK]"),
+        "random": (22.2, "become a random token"),
+        "kept": (24.7, "keep their token"),
+    }
+    scored = sum(counts.values()) - counts["untouched"]
+    axes.text(41.5, 17, f"{scored} selected and scored:", size=12, color=COLOURS["scored"])
+    for name, (y, text) in said.items():
+        axes.text(41.5, y, f"{counts[name]} {text}", va="center", size=12, weight="bold",
+                  color=COLOURS[WAYS[name]])  # fmt: skip
+    return finish(
+        canvas,
+        alt=f"{sum(counts.values())} squares, one a token: {', '.join(words)}.",
+        caption="Every coloured square is scored, whatever became of its token.",
+    )
+
+
+def shares_against_rule(counts: Mapping[str, Sequence[int]], rule: Mapping[str, float]) -> Figure:
+    """Draw counted shares less those of a rule, with 99.9 % intervals; the first masker is right."""
+    canvas, axes = figure()
+    axes.axvline(0, color=COLOURS["ignored"], linewidth=1)
+    words = []
+    for number, (masker, count) in enumerate(counts.items()):
+        colour, marker = (COLOURS["wrong"], "s") if number else (COLOURS["right"], "o")
+        gaps = []
+        for row, (part, share) in enumerate(zip(count, rule.values(), strict=True)):
+            found = part / sum(count)
+            bar = 329 * math.sqrt(found * (1 - found) / sum(count))
+            gap, place = 100 * (found - share), row + 0.3 * number - 0.15 * (len(counts) - 1)
+            axes.errorbar(gap, place, xerr=bar, fmt=marker, color=colour, capsize=4)
+            gaps.append(f"{list(rule)[row]} {round(gap, 1) + 0.0:+.1f}")  # + 0.0: no "-0.0"
+        axes.annotate(masker, (gap + bar, place), (8, 0), textcoords="offset points",
+                      va="center", color=colour, size=12)  # fmt: skip
+        words.append(f"{masker}: {', '.join(gaps)}")
+    axes.set_yticks(range(len(rule)), [f"{name} ({100 * p:g} %)" for name, p in rule.items()])
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.set_xlabel("share of the tokens less the rule (percentage points)")
+    return finish(
+        canvas,
+        alt=f"Share less the rule, in percentage points. {'; '.join(words)}.",
+        caption="How far each share is from the rule, in percentage points of all ordinary "
+        "tokens. Where a bar crosses zero, the masker agrees with the rule.",
+    )

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, drawing, figure, finish
+from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, arrow, box, drawing, figure, finish
 from mlmtutor.lessons.exercise import CHANGED, NOTHING, exercise
 
 MADE = torch.Generator().manual_seed(4)
@@ -259,3 +258,66 @@ def _(length, positions, ids, weights):
 def _(length, positions, ids, weights):
     ids[weights == 0] = -100
     return written(length, positions, ids, weights > 0)
+
+
+# Figures
+
+
+def four_fields(tokens: Sequence[str], hidden: Sequence[bool], labels: Sequence[str]) -> Figure:
+    """Draw each token in its field: hidden or visible, scored or ignored (label ``""``)."""
+    asks = {
+        ("hidden", "scored"): "find the word", ("hidden", "ignored"): "no question",
+        ("visible", "scored"): "correct the word", ("visible", "ignored"): "read it, no question",
+    }  # fmt: skip
+    canvas, axes = drawing(72, 36)
+    words = []
+    for (row, column), asked in asks.items():
+        x, y = (14 if column == "scored" else 43.5), (4.5 if row == "hidden" else 21)
+        if row == "hidden":
+            axes.text(x + 14, 2.4, column, ha="center", size=15, color=COLOURS[column])
+        if column == "scored":
+            axes.text(12.5, y + 7, row, ha="right", va="center", size=15, color=TEXT)
+        box(axes, x, y, "", width=28, height=15, fill=PALE)
+        inside = [
+            (token, label)
+            for token, covered, label in zip(tokens, hidden, labels, strict=True)
+            if covered == (row == "hidden") and bool(label) == (column == "scored")
+        ]
+        for place, (token, label) in enumerate(inside):
+            left, top = x + 0.8 + 9 * (place % 3), y + 1 + 4.8 * (place // 3)
+            fill = COLOURS["replaced"] if label or row == "hidden" else "white"
+            box(axes, left, top, token, width=8.4, height=4.2, fill=fill, size=13)
+            if label:
+                arrow(axes, (left + 8.6, top + 2.1), (left + 12.4, top + 2.1), TEXT)
+                box(axes, left + 12.6, top, label, width=10.4, height=4.2, size=13,
+                    fill=COLOURS["scored"], colour="white")  # fmt: skip
+        axes.text(x + 1.2, y + 12.8, f"{len(inside)} token{'s'[: len(inside) - 1]}: {asked}",
+                  va="center", size=12, color=TEXT)  # fmt: skip
+        words.append(f"{row} and {column}: {len(inside)} ({' '.join(t for t, _ in inside)})")
+    return finish(
+        canvas,
+        alt=f"Two by two fields with the tokens of one sentence. {'; '.join(words)}.",
+        caption="The input says what is hidden, the label says what is scored: an arrow leads to it.",
+    )
+
+
+def losses_by_padding(losses: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Draw the loss of one sentence against the number of ``[PAD]``, a line for each way."""
+    canvas, axes = figure()
+    words = []
+    for number, (name, line) in enumerate(losses.items()):
+        counts, values = list(line), list(line.values())
+        colour = COLOURS["wrong" if number else "right"]
+        axes.plot(counts, values, "o-", color=colour, linewidth=2)
+        text = f"{name}: {values[0]:.2f} → {values[-1]:.2f}"
+        axes.annotate(text, (counts[-1], values[-1]), (9, 0), textcoords="offset points",
+                      va="center", color=colour, size=12)  # fmt: skip
+        words.append(f"{name}: " + ", ".join(f"{v:.2f} at {c}" for c, v in line.items()))
+    axes.set(xlim=(-1, 2.1 * counts[-1]), ylim=(0, None), xticks=counts)
+    axes.set_xlabel("number of [PAD] behind the sentence", loc="left")
+    axes.set_ylabel("loss")
+    return finish(
+        canvas,
+        alt=f"The loss against the number of [PAD]. {'; '.join(words)}.",
+        caption="With both in place the loss doesn't notice the padding.",
+    )
