@@ -4,8 +4,77 @@ import math
 
 import torch
 
+from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, arrow, box, drawing, finish, plain
 from mlmtutor.lessons.exercise import CHANGED, NOTHING, exercise
 from mlmtutor.model import load_tutor
+
+# The figure: where the labels join
+
+
+def dataflow(batch, tokenizer, logits) -> Figure:
+    """Draw how a sentence with one label becomes logits, and the label a loss.
+
+    Args:
+        batch: input_ids and labels, one row; one position is scored.
+        tokenizer: names the ids.
+        logits: what the model returned, (1, length, V).
+    """
+    ids, labels = (batch[name][0].tolist() for name in ("input_ids", "labels"))
+    [here] = [i for i, label in enumerate(labels) if label != -100]
+    p = logits[0, here].softmax(-1)
+    best = [*p.topk(4).indices.tolist(), labels[here]]
+    rows = dict(zip(tokenizer.convert_ids_to_tokens(best), p[best].tolist(), strict=True))
+    canvas, axes = drawing(72, 45)
+    for i, token in enumerate(tokenizer.convert_ids_to_tokens(ids)):
+        _position(axes, i, f"{token}\n{ids[i]}", f"{labels[i]}".replace("-", "−"), i == here)
+    reads = {"width": 61.8, "height": 3.6, "fill": TEXT, "colour": "white"}
+    box(axes, 9.5, 8.2, "the model reads the ids, never the labels", **reads)
+    _softmax_and_loss(axes, 9.5 + 6.9 * here + 3.3, here, rows)
+    found = ", ".join(f"{word} {share:.3f}" for word, share in rows.items())
+    word, share = rows.popitem()
+    return finish(
+        canvas,
+        alt=f"The model turns each token into a row of logits. The softmax of row {here} gives "
+        f"{found}. The label at {here}, {labels[here]}, picks {word}, and the loss "
+        f"is minus the logarithm of {share:.3f}: {-math.log(share):.2f}. No arrow leads from the "
+        "labels to the model.",
+        caption="The labels join at the last step: they pick the number that becomes the loss.",
+    )
+
+
+def _position(axes, i, token, label, scored):
+    """Draw one column of the data flow: token and id, the row of logits, the label."""
+    x, cell, word = 9.5 + 6.9 * i, {"fill": PALE, "colour": COLOURS["ignored"]}, {}
+    if scored:
+        cell = {"fill": COLOURS["scored"], "colour": "white", "weight": "bold"}
+        word = {"fill": COLOURS["replaced"], "colour": "black", "weight": "bold"}
+    box(axes, x, 0, token, width=6.6, height=5.6, **word)
+    box(axes, x, 14.4, f"row {i}", width=6.6, height=3, **cell)
+    box(axes, x, 40, label, width=6.6, height=3.6, **cell)
+    axes.plot([x + 3.3] * 2, [7.1, 13.2], "v", color=COLOURS["scored" if scored else "ignored"])
+
+
+def _softmax_and_loss(axes, x, here, rows):
+    """Draw the lower half of the data flow: probabilities, the one that is picked, the loss."""
+    blue, red, most = COLOURS["scored"], COLOURS["wrong"], max(rows.values())
+    arrow(axes, (x, 17.6), (x, 20), blue)
+    axes.text(x, 21.4, f"softmax of row {here}", ha="center", va="center", color=blue, size=12)
+    for i, (word, share) in enumerate(rows.items()):
+        y, colour = 23 + 2.6 * i, blue if i == len(rows) - 1 else COLOURS["ignored"]
+        middle = {"va": "center", "color": colour, "size": 12}
+        box(axes, x, y, "", width=9 * share / most, height=2.2, fill=colour)
+        axes.text(x - 0.8, y + 1.1, plain(word), ha="right", **middle)
+        axes.text(x + 9 * share / most + 0.6, y + 1.1, f"{share:.3f}", **middle)
+    arrow(axes, (x, 39.8), (x, 36.4), blue)
+    axes.text(x + 1, 38.2, "the label picks one number", va="center", color=blue, size=12)
+    arrow(axes, (x + 10.5, 34.5), (x + 15.5, 34.5), blue)
+    loss = f"loss = −ln p\n= {-math.log(share):.2f}"
+    box(axes, x + 16, 31.5, loss, width=15, height=6, colour=blue, weight="bold", size=13)
+    axes.plot([5, 5, 9], [39, 10, 10], color=red, linestyle="--", zorder=0)
+    axes.text(5, 26, "✗", ha="center", va="center", color=red, size=20, backgroundcolor="white")
+    axes.text(8, 26, "labels hide\nnothing", va="center", color=red, size=12)
+    for y, name in ((2.8, "tokens\nids"), (15.9, "logits"), (41.8, "labels")):
+        axes.text(0, y, name, va="center", color=TEXT, backgroundcolor="white")
 
 
 # Exercise 1

@@ -5,7 +5,6 @@ import torch
 from mlmtutor.lessons.exercise import CHANGED, exercise
 from mlmtutor.model import load_tutor
 
-
 # Exercise `mask_word`
 
 

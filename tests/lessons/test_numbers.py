@@ -31,7 +31,7 @@ LISTED = tomllib.loads(
 CONSTANTS = {-100, 103, 0.15, 0.8, 0.1}
 WHOLE = ("Summary", "Where this goes wrong")
 NO_NUMBERS = [
-    r"\]\([^)]*\)",  # the target of a link
+    r"\[\d\d( deeper)?\]\([^)]*\)|\]\([^)]*\)",  # the link to a lesson; the target of another
     r"<summary>.*?</summary>|<[^>]*>",
     r"^#+ [^\n]*",  # a heading
     r"arXiv:[\d.]+(, section [\d.]+)?|discuss\.pytorch\.org \d+|\bforum \d+|[\w./-]+#\d+",  # a source
