@@ -18,6 +18,76 @@ from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.lessons.exercise import Exercise, WrongAnswer, exercise
 from mlmtutor.model import load_tutor
 
+SENTENCES = """It rained.
+He drank a cup of tea.
+She opened the door and walked into the room.
+The train was late, so we sat in a small room and talked about the war.
+Birds sing.
+The old man walked down to the river and looked at the water for a long time.
+They sold the house.
+He had never seen so many people in one place, and he did not know what to say.""".splitlines()
+
+# One step, and its gradient
+
+
+def without_dropout(model: Any) -> Any:
+    """Return a copy of a BERT with dropout off, in training mode too."""
+    import transformers
+
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    copy = transformers.BertForMaskedLM(transformers.BertConfig(**model.config.to_dict() | off))
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+def flat_gradient(model: torch.nn.Module) -> torch.Tensor:
+    """Return the gradients of all parameters as one vector, and forget them."""
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    return gradient
+
+
+def trainer_step(
+    model: Any, batch: Mapping[str, torch.Tensor], size: int, steps: int, loss_func: Any = None
+) -> tuple[float, torch.Tensor]:
+    """Have Trainer take one step on a batch: ``steps`` micro-batches of ``size`` rows, in order.
+
+    Args:
+        model: it keeps its weights, because the learning rate is 0.
+        batch: the inputs of the model, and ``labels``.
+        size: ``per_device_train_batch_size``.
+        steps: ``gradient_accumulation_steps``.
+        loss_func: ``compute_loss_func``.
+
+    Returns:
+        The loss that Trainer reports, and the gradient that the optimizer is given.
+    """
+    import transformers
+
+    rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+
+    class InOrder(transformers.Trainer):
+        def _get_train_sampler(self, *_: Any) -> Any:
+            return torch.utils.data.SequentialSampler(rows)
+
+    class Keep(transformers.TrainerCallback):
+        def on_pre_optimizer_step(self, *_: Any, model: Any, **more: Any) -> None:
+            self.gradient = flat_gradient(model)
+
+    keep = Keep()
+    with tempfile.TemporaryDirectory() as folder:
+        options = transformers.TrainingArguments(
+            folder, per_device_train_batch_size=size, gradient_accumulation_steps=steps,
+            learning_rate=0.0, max_steps=1, max_grad_norm=1e9, use_cpu=True, report_to="none",
+            disable_tqdm=True, save_strategy="no",
+        )  # fmt: skip
+        trainer = InOrder(
+            model, options, train_dataset=rows, compute_loss_func=loss_func, callbacks=[keep]
+        )
+        trainer.remove_callback(transformers.PrinterCallback)
+        return trainer.train().training_loss, keep.gradient
+
+
 # Several processes
 
 
