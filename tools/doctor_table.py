@@ -1,9 +1,9 @@
 """Write docs/doctor.md: the table of codes, and the measured recall and false alarms.
 
-    python tools/doctor_table.py            the table, and figures over some 3,700 batches (minutes)
-    python tools/doctor_table.py --check    does the table in the docs agree with the code?
+    python -m tools.doctor_table            the table, and figures over some 3,700 batches (minutes)
+    python -m tools.doctor_table --check    does the table in the docs agree with the code?
 
-The figures are measured on the corpus of tests/doctor_corpus.py, with seeds that no test uses.
+The figures are measured on the corpus of tests/doctor/corpus.py, with seeds that no test uses.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def table() -> str:
             "## Batches: `diagnose`",
             "",
             "In the order in which they run. A check is silent after a finding that explains what "
-            "it would see. Tests are in `tests/test_doctor.py`; each runs the fix.",
+            "it would see. Tests are in `tests/doctor/test_doctor.py`; each runs the fix.",
             "",
             *rows(RULES, "test_finding_and_fix[{code}]"),
             "",
@@ -114,7 +114,7 @@ def table() -> str:
             "",
             "## Source files: `mlmtutor doctor`",
             "",
-            "Each rule has broken and healthy sources in `tests/test_lint.py`.",
+            "Each rule has broken and healthy sources in `tests/doctor/test_source.py`.",
             "",
             *source,
             "",
@@ -145,7 +145,7 @@ def measured(rounds: int, healthy: int) -> str:
     print(f"{time.perf_counter() - begin:.0f} s; missed: {missed}; alarms: {dict(alarms)}")
     return "\n".join(
         [
-            "On the corpus of `tests/doctor_corpus.py`: made-up texts, "
+            "On the corpus of `tests/doctor/corpus.py`: made-up texts, "
             f"{len(FAMILIES)} tokenizer families (WordPiece, byte-level BPE, unigram, single "
             "letters, and one token for padding and every end), 1 to 32 rows, padded and packed, "
             "rates from 15 to 40 %, four recipes, four maskers, tensors, arrays and lists.",

@@ -10,7 +10,7 @@ only when its bytes change, in one step: a run that is killed leaves the old fil
 
 What is generated: the minutes; "Check yourself" from ``notebooks/quiz.toml``; "Where this goes
 wrong in practice" from the ``question-k`` tags and ``notebooks/questions.toml``; the links to the
-neighbours; in ``00_start_here`` the table of lessons; and ``notebooks/questions.md``, the index.
+neighbours; in ``00_start_here`` and the README the table of lessons; and the index, ``notebooks/questions.md``.
 
 Training adds up the last digits in which processors differ, until a curve moves a little. A figure
 of a cell tagged ``training-figure`` therefore keeps its stored bytes while its alt text and caption
@@ -147,6 +147,14 @@ def lesson_table():
         name = f"{path.name[:2]} {name}" if path.parent == NOTEBOOKS else f"↳ {name}"
         lines.append(f"| {name} | {minutes(notebook)} | {result(notebook)} |")
     return "\n".join(lines)
+
+
+def readme():
+    """Return the README with today's table of lessons."""
+    table = lesson_table().replace("](", "](notebooks/")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    start, end = "<!-- lessons: made by make lessons -->\n", "<!-- end of lessons -->"
+    return re.sub(f"{start}.*?{end}", lambda _: f"{start}{table}\n{end}", text, flags=re.S)
 
 
 def questions():
@@ -341,6 +349,7 @@ def main():
         write(path, nbformat.writes(notebook).rstrip("\n") + "\n")
     if chosen == paths:
         write(NOTEBOOKS / "questions.md", question_index())
+        write(ROOT / "README.md", readme())
     for name in changed:
         print(f"{'would change' if options.check else 'changed'}: {name}")
     return int(options.check and bool(changed))

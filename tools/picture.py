@@ -1,18 +1,19 @@
-"""Draw the alignment table of the README, docs/_static/alignment.png, with Chromium.
+"""Draw the two pictures of the README, both of the sentence of lesson 01.
 
     python -m tools.picture
 
-The table has the sentence of lesson 01 and the rows that need no model, so a new embedded model
-changes nothing. Chromium must be on the path; no network is used.
+``docs/_static/dataflow.svg`` is the figure of lesson 01; ``docs/_static/alignment.png`` is the
+alignment table, with the rows that need no model. Chromium must be on the path; no network is used.
 """
 
 import pathlib
 import shutil
 
+import torch
 from playwright.sync_api import sync_playwright
-from transformers import AutoTokenizer
 
 import mlmtutor
+from mlmtutor.lessons.lesson_01 import dataflow
 from tools import atomic
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -24,13 +25,26 @@ PAGE = """<!doctype html><meta charset="utf-8">
 """
 
 
+def sentence():
+    """Return the model, its tokenizer, and the batch of the sentence with its labels."""
+    model, tokenizer = mlmtutor.load_tutor()
+    batch = tokenizer(SENTENCE, return_tensors="pt")
+    hidden = batch["input_ids"] == tokenizer.mask_token_id
+    labels = torch.where(hidden, tokenizer.convert_tokens_to_ids(WORD), -100)
+    return model, tokenizer, {"input_ids": batch["input_ids"], "labels": labels}
+
+
+def figure():
+    """Return the figure of lesson 01."""
+    model, tokenizer, batch = sentence()
+    with torch.no_grad():
+        return dataflow(batch, tokenizer, model(**batch).logits)
+
+
 def content():
     """Return the HTML of the table."""
-    tokenizer = AutoTokenizer.from_pretrained(pathlib.Path(mlmtutor.__file__).parent / "tutor_bert")
-    ids = tokenizer(SENTENCE)["input_ids"]
-    word = tokenizer.convert_tokens_to_ids(WORD)
-    labels = [word if i == tokenizer.mask_token_id else -100 for i in ids]
-    return mlmtutor.alignment(tokenizer, ids, labels)._repr_html_()
+    _, tokenizer, batch = sentence()
+    return mlmtutor.alignment(batch, tokenizer)._repr_html_()
 
 
 def draw(path):
@@ -51,4 +65,4 @@ def draw(path):
 
 if __name__ == "__main__":
     draw(PICTURE)
-    print(PICTURE.relative_to(ROOT))
+    atomic.write(PICTURE.with_name("dataflow.svg"), figure().svg)
