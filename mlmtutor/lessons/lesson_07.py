@@ -13,6 +13,15 @@ from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise
 MASK = 103  # the id of [MASK]
 
 
+def outcome(batch: Mapping[str, Any], model: Any) -> str:
+    """Return what somebody sees who passes this batch to the model: the loss, or the error."""
+    try:
+        loss = model(**batch).loss
+    except (IndexError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "loss None" if loss is None else f"loss {loss:.2f}"
+
+
 def symptom_map(places: Mapping[str, str]) -> Figure:
     """Draw for each symptom where its cause is looked for.
 

@@ -1,54 +1,51 @@
 """Lesson 10, migrate old code: its exercises and its figure."""
 
-import datetime
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, figure, finish, plain
+from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, finish, plain
 from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise
 from mlmtutor.releases import Release, label_history
 
 
 def timeline(releases: Sequence[Release], rows: Mapping[str, Sequence[str]]) -> Figure:
-    """Draw what was true when: one bar for each stretch of releases in which a word stays the same.
+    """Draw what was true when: a column for each release in which a word of a row changes.
 
     Args:
         releases: the releases, oldest first.
         rows: for each row its words, one for each release.
 
     Returns:
-        The figure, with the releases where a word changes on its upper edge.
+        The figure, with the releases and their months on its upper edge.
     """
-    days = [datetime.date.fromisoformat(release.date or "") for release in releases]
-    canvas, axes = figure(size=(7.2, 1.1 + 0.75 * len(rows)))
-    told: list[str] = []
-    changes: dict[datetime.date, str] = {}
-    for row, (title, words) in enumerate(rows.items()):
-        starts = [i for i, word in enumerate(words) if i == 0 or word != words[i - 1]]
-        told.append(
-            f"{title}: " + ", ".join(f"{words[i]} from {releases[i].version}" for i in starts)
-        )
-        changes |= {days[i]: releases[i].version for i in starts[1:]}
-        for start, end in itertools.pairwise([*starts, len(days) - 1]):
-            fill, colour = _colours(words[start])
-            width = days[end] - days[start]
-            axes.barh(row, width, 0.5, left=days[start], color=fill, edgecolor="white")
-            fits = width / (days[-1] - days[0]) > 0.021 * len(words[start])
-            where = {"va": "center"} if fits else {"va": "bottom", "color": TEXT}
-            axes.text(days[start] + width / 2, row if fits else row - 0.28, plain(words[start]),
-                      ha="center", **{"color": colour, **where})  # fmt: skip
-    for level, (day, version) in enumerate(sorted(changes.items())):
-        axes.axvline(day, ymax=0.93, color=COLOURS["ignored"], lw=0.8, ls=":", zorder=0)
-        axes.text(day, -0.75 - 0.3 * (level % 2), version, ha="center", va="bottom")
-    axes.set(ylim=(len(rows) - 0.5, -1.4), yticks=range(len(rows)), yticklabels=list(rows))
+    words = list(zip(*rows.values(), strict=True))
+    starts = [i for i in range(len(words)) if i == 0 or words[i] != words[i - 1]]
+    left = 2 + 1.6 * max(map(len, rows))
+    width = (100 - left) / len(starts)
+    canvas, axes = drawing(100, 8 + 8 * len(rows))
+    told, size = [], 13 if width > 20 else 11
+    for column, i in enumerate(starts):
+        label = f"{releases[i].version}\n{(releases[i].date or '')[:7]}"
+        axes.text(left + column * width, 6.5, label, va="bottom", fontsize=size)
+    for row, (title, values) in enumerate(rows.items()):
+        y = 8 + 8 * row
+        axes.text(left - 1.5, y + 3, plain(title), ha="right", va="center", fontsize=size)
+        marks = [k for k, i in enumerate(starts) if k == 0 or values[i] != values[starts[k - 1]]]
+        for first, end in itertools.pairwise([*marks, len(starts)]):
+            word, x = values[starts[first]], left + first * width
+            fill, colour = _colours(word)
+            across = (end - first) * width
+            box(axes, x, y, word, width=across, height=6, fill=fill, colour=colour, fontsize=size)
+        said = ", ".join(f"{values[starts[k]]} from {releases[starts[k]].version}" for k in marks)
+        told.append(f"{title}: {said}.")
     return finish(
         canvas,
-        alt=f"Bars over the years {days[0].year} to {days[-1].year}. {'. '.join(told)}.",
-        caption="At the top: the releases where something changes. Green: it works. Vermilion: an "
-        "error. Grey: nothing is said, and nothing is done.",
+        alt="What releases did. " + " ".join(told),
+        caption="At the top: the releases where something changes, with their months. Green: it "
+        "works. Vermilion: an error. Grey: no error, and the labels are lost.",
     )
 
 
