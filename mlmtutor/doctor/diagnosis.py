@@ -1,9 +1,9 @@
 """Find what is wrong with a batch for masked language modeling, and say how to repair it.
 
 :func:`diagnose` runs a table of small checks over a batch. What a check is stands in
-``doctor_checks.py``, the checks themselves in ``doctor_batch.py`` (can it be read, is each value
-possible) and ``doctor_labels.py`` (which positions are labelled, is that likely), and those of a
-Trainer in ``doctor_trainer.py``. A check of your own is a function with a decorator; see
+``rules.py``, the checks themselves in ``possible.py`` (can it be read, is each value
+possible) and ``likely.py`` (which positions are labelled, is that likely), and those of a
+Trainer in ``trainer.py``. A check of your own is a function with a decorator; see
 :func:`rule`.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mlmtutor.doctor import likely, possible  # noqa: F401  they fill the table, in this order
+from mlmtutor.doctor import likely  # noqa: F401  fills the table, after possible
 from mlmtutor.doctor.facts import Case
 from mlmtutor.doctor.rules import (
     ALPHA,

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from mlmtutor.doctor import possible  # noqa: F401  its rules come first
 from mlmtutor.doctor.facts import Case
 from mlmtutor.doctor.rules import (
     ALPHA,

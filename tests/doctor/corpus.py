@@ -1,7 +1,7 @@
 """Healthy and broken batches that the doctor was not written against.
 
 Five tokenizer families are trained here on a text of made-up words; the batches differ in family,
-length, rate, recipe, collator, packing and seed. ``tests/test_doctor_corpus.py`` asks for recall and
+length, rate, recipe, collator, packing and seed. ``test_corpus.py`` asks for recall and
 false alarms, ``tools/doctor_table.py`` prints the figures into the docs.
 """
 

@@ -29,17 +29,20 @@ from transformers import (
     TrainingArguments,
 )
 
-from mlmtutor import MaskingPolicy, doctor, doctor_trainer, mask_tokens
+from mlmtutor import MaskingPolicy, mask_tokens
 from mlmtutor.doctor import (
     ALPHA,
     RULES,
     TRAINER_RULES,
     CheckedCollator,
     Problem,
-    check,
     diagnose,
     diagnose_trainer,
+    rule,
 )
+from mlmtutor.doctor import diagnosis as doctor_diagnosis
+from mlmtutor.doctor import trainer as doctor_trainer
+from mlmtutor.doctor.facts import Case
 from mlmtutor.doctor.rules import at_least, at_most, run_rules
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -65,7 +68,7 @@ def no_check_fails(request, monkeypatch):
         failed.extend(row for row in result.unchecked if row[1].startswith("the check failed"))
         return result
 
-    monkeypatch.setattr(doctor, "run_rules", watched)
+    monkeypatch.setattr(doctor_diagnosis, "run_rules", watched)
     monkeypatch.setattr(doctor_trainer, "run_rules", watched)
     yield
     assert not failed or request.node.originalname in CHECKS_FAIL, failed
@@ -523,7 +526,7 @@ def test_whole_numbers_in_floats_are_ids_of_the_wrong_dtype():
     batch, _ = healthy()
     floats = {**batch, "labels": batch["labels"].double()}
     assert diagnose(floats, TOKENIZER).codes == ("dtype",)
-    assert torch.equal(doctor.Case(floats).labels, batch["labels"])
+    assert torch.equal(Case(floats).labels, batch["labels"])
 
 
 @pytest.mark.parametrize("labels", [None, [-100, -100, 21, -100]])
@@ -559,8 +562,8 @@ def test_labels_that_are_used_for_not_scored_are_where_they_stand():
 def test_a_wrapped_model_is_the_model_inside():
     batch, _ = healthy()
     wrapped = torch.nn.DataParallel(MODEL)
-    assert doctor.Case(batch, TOKENIZER, wrapped).rows_in == V
-    assert doctor.Case(batch, TOKENIZER, wrapped).model is MODEL
+    assert Case(batch, TOKENIZER, wrapped).rows_in == V
+    assert Case(batch, TOKENIZER, wrapped).model is MODEL
 
 
 def test_a_config_says_how_many_ids_a_model_scores():
@@ -586,8 +589,8 @@ def test_an_object_with_keys_is_a_batch_and_a_number_is_none():
 
     batch, _ = healthy()
     assert diagnose(Batch(batch), TOKENIZER, MODEL).codes == ()
-    assert doctor.Case(Batch(batch)).is_mapping is True
-    assert doctor.Case(3).is_mapping is False
+    assert Case(Batch(batch)).is_mapping is True
+    assert Case(3).is_mapping is False
 
 
 def test_rows_in_a_list_are_stacked():
@@ -607,9 +610,9 @@ def test_old_names_mean_labels_whatever_their_shape_and_an_unreadable_one_is_pas
     batch, _ = healthy()
     labels = batch.pop("labels")
     short = {**batch, "masked_lm_labels": labels[:, 1:]}
-    assert doctor.Case(short).label_key == "masked_lm_labels"
-    assert doctor.Case({**batch, "targets": labels[:, 1:]}).label_key is None
-    assert doctor.Case({**batch, "lm_labels": "none", "targets": labels}).label_key == "targets"
+    assert Case(short).label_key == "masked_lm_labels"
+    assert Case({**batch, "targets": labels[:, 1:]}).label_key is None
+    assert Case({**batch, "lm_labels": "none", "targets": labels}).label_key == "targets"
 
 
 def test_a_mask_of_floats_hides_what_it_is_0_at_and_an_additive_one_what_is_far_below():
@@ -617,7 +620,7 @@ def test_a_mask_of_floats_hides_what_it_is_0_at_and_an_additive_one_what_is_far_
     visible = batch["attention_mask"].bool()
     assert not visible.all()
     for mask in (visible.float(), (~visible).float() * -1e4, torch.where(visible, 0, -1.5)):
-        read = doctor.Case({**batch, "attention_mask": mask}).visible
+        read = Case({**batch, "attention_mask": mask}).visible
         assert torch.equal(read, visible)
 
 
@@ -627,7 +630,7 @@ def test_one_blank_in_one_row_is_no_cloze():
     ids, labels = names["original"].clone(), names["original"] * 0 - 100
     labels[tuple(where)], ids[tuple(where)] = names["original"][tuple(where)], MASK
     one = {**batch, "input_ids": ids, "labels": labels}
-    assert not doctor.Case(one, TOKENIZER).is_cloze
+    assert not Case(one, TOKENIZER).is_cloze
     assert diagnose(one, TOKENIZER).codes == ("selection-low",)
 
 
@@ -635,18 +638,18 @@ def test_a_scored_pair_that_the_model_can_read_is_no_blank():
     ids = torch.full((16, 30), 20)
     labels = torch.full((16, 30), -100)
     ids[:, 4], labels[:, 4:6] = MASK, 20
-    assert not doctor.Case({"input_ids": ids, "labels": labels}, TOKENIZER).is_cloze
+    assert not Case({"input_ids": ids, "labels": labels}, TOKENIZER).is_cloze
     ids[:, 5] = MASK
-    assert doctor.Case({"input_ids": ids, "labels": labels}, TOKENIZER).is_cloze
+    assert Case({"input_ids": ids, "labels": labels}, TOKENIZER).is_cloze
 
 
 @pytest.mark.parametrize("role", ["eos", "sep", "cls", "bos", "unk"])
 def test_a_padding_token_with_another_role_means_more(role):
     tokenizer = copy.deepcopy(TOKENIZER)
-    assert not doctor.Case({}, tokenizer).pad_means_more
+    assert not Case({}, tokenizer).pad_means_more
     setattr(tokenizer, f"{role}_token", "mask")
     tokenizer.pad_token = "mask"
-    assert doctor.Case({}, tokenizer).pad_means_more
+    assert Case({}, tokenizer).pad_means_more
 
 
 def test_checks_without_what_they_need_are_told_with_the_reason():
@@ -682,7 +685,7 @@ def test_three_places_are_told_and_then_their_number(count, more):
 
 
 def test_message_and_fix_end_with_one_full_stop(registry):
-    check("new", "warning")(lambda case: Problem("one thing", "another"))
+    rule("new", "warning")(lambda case: Problem("one thing", "another"))
     finding = only(healthy()[0], "new", TOKENIZER)
     assert str(finding) == "warning new: one thing.\n    fix: another."
 
@@ -691,7 +694,7 @@ def test_message_and_fix_end_with_one_full_stop(registry):
 @pytest.mark.parametrize("name", ["needs", "unless"])
 def test_needs_and_unless_are_lists_of_text(name, words):
     with pytest.raises(TypeError, match=f"^{name} must be a list or tuple of str"):
-        check("new", "info", **{name: words})
+        rule("new", "info", **{name: words})
 
 
 def test_hidden_labels_at_all_mask_tokens_are_said_to_be_there():
@@ -1544,16 +1547,16 @@ def test_a_check_is_silent_after_a_finding_that_explains_it(registry):
 
 def test_a_cell_can_be_run_twice_but_not_replace_a_code_of_the_package(registry):
     for text in ("first", "second"):
-        check("mine", "info")(lambda case, text=text: Problem(text, text))
+        rule("mine", "info")(lambda case, text=text: Problem(text, text))
     assert diagnose({"input_ids": [[1]], "labels": [[1]]}).findings[-1].message == "second."
     with pytest.raises(ValueError, match="'shape' is mlmtutor's own: choose another"):
-        check("shape", "info")(lambda case: None)
+        rule("shape", "info")(lambda case: None)
     with pytest.raises(ValueError, match="severity must be error, warning or info, but is 'bad'"):
-        check("other", "bad")
+        rule("other", "bad")
 
 
 def test_a_check_that_raises_is_reported_not_raised(registry):
-    check("mine", "info")(lambda case: 1 / 0)
+    rule("mine", "info")(lambda case: 1 / 0)
     batch, _ = healthy()
     assert ("mine", "the check failed with ZeroDivisionError: division by zero") in (
         diagnose(batch).unchecked
@@ -1561,7 +1564,7 @@ def test_a_check_that_raises_is_reported_not_raised(registry):
 
 
 def test_a_need_that_does_not_exist_is_reported_not_raised(registry):
-    check("mine", "info", needs=("lables",))(lambda case: None)
+    rule("mine", "info", needs=("lables",))(lambda case: None)
     (reason,) = [reason for code, reason in diagnose(healthy()[0]).unchecked if code == "mine"]
     assert "AttributeError" in reason
 
