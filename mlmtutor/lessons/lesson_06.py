@@ -1,0 +1,336 @@
+"""What lesson 06 needs: its two exercises, a model that learns to spell, and its figures."""
+
+import math
+import types
+from importlib.resources import files
+
+import torch
+from torch.nn.functional import cross_entropy, one_hot
+
+from mlmtutor.figure import COLOURS, figure, finish
+from mlmtutor.lessons.exercise import (
+    CHANGED,
+    NOTHING,
+    ByHand,
+    WrongAnswer,
+    exercise,
+    first_difference,
+    require_like,
+    same,
+)
+
+# Exercise 1
+
+
+def _guesses_and_labels():
+    random = torch.Generator().manual_seed(6)
+    top = torch.tensor([[0, 2, 4, 1, 3], [2, 3, 4, 0, 1], [1, 0, 0, 2, 2]])
+    first = torch.tensor([[0, -100, 4, 1, 3], [1, -100, 4, 0, 1], [5, *[-100] * 4]])
+    logits = one_hot(top, 6).float() * 3 + 0.1 * torch.rand(3, 5, 6, generator=random)
+    second = torch.full((2, 8), -100)
+    second[0, [1, 2, 4]], second[1, :4] = torch.tensor([3, 0, 6]), torch.tensor([1, 1, 0, 6])
+    others = torch.randn(2, 8, 9, generator=random)
+    others[0, [1, 2], [3, 0]] = others[1, [1, 2], [1, 0]] = 9.0
+    return [(logits, first), (others, second)]
+
+
+def _hits(logits, labels):
+    return logits.argmax(dim=-1) == labels
+
+
+def _counts(logits, labels):
+    return int(_hits(logits, labels).sum()), int((labels != -100).sum())
+
+
+@exercise(
+    cases=_guesses_and_labels,
+    says=lambda logits, labels: "{} of {} labelled positions: {:.0%}.".format(
+        *_counts(logits, labels), check_masked_accuracy.right(logits, labels)
+    ),
+    divisor=lambda logits, labels: _counts(logits, labels)[1],
+)
+def check_masked_accuracy(logits, labels):
+    """masked_accuracy(logits, labels): share of labels that have the highest logit."""
+    return _hits(logits, labels)[labels != -100].float().mean().item()
+
+
+@check_masked_accuracy.mistake(
+    "That is divided by the number of all positions. No guess is ever -100, so the ignored "
+    "positions count as wrong: leave them out."
+)
+def _(logits, labels):
+    return _hits(logits, labels).float().mean().item()
+
+
+@check_masked_accuracy.mistake(
+    "That counts the ignored positions as right. Leave them out of the hits and out of the count."
+)
+def _(logits, labels):
+    return (_hits(logits, labels) | (labels == -100)).float().mean().item()
+
+
+@check_masked_accuracy.mistake("That is how many are right. The accuracy is their share.")
+def _(logits, labels):
+    return _hits(logits, labels).sum().item()
+
+
+@check_masked_accuracy.mistake("That is a percentage. The share is between 0 and 1.")
+def _(logits, labels):
+    return 100 * _hits(logits, labels)[labels != -100].float().mean().item()
+
+
+@check_masked_accuracy.mistake("That is the share of wrong guesses.")
+def _(logits, labels):
+    return 1 - _hits(logits, labels)[labels != -100].float().mean().item()
+
+
+@check_masked_accuracy.mistake(
+    "That is the mean over the rows of their accuracies. Every labelled position of the batch "
+    "counts the same, whichever row it is in."
+)
+def _(logits, labels):
+    scored = labels != -100
+    return ((_hits(logits, labels) & scored).sum(1) / scored.sum(1)).mean().item()
+
+
+@check_masked_accuracy.mistake(
+    "That drops a label of 0, which is the id of a token. Only -100 is ignored."
+)
+def _(logits, labels):
+    return _hits(logits, labels)[labels > 0].float().mean().item()
+
+
+@check_masked_accuracy.mistake(
+    "That compares each label with the guess at the position before. A masked language model does "
+    "not shift."
+)
+def _(logits, labels):
+    return _hits(logits[:, :-1], labels[:, 1:])[labels[:, 1:] != -100].float().mean().item()
+
+
+@check_masked_accuracy.mistake("That takes the lowest logit. The guess is the highest one.")
+def _(logits, labels):
+    return _hits(-logits, labels)[labels != -100].float().mean().item()
+
+
+@check_masked_accuracy.mistake(
+    "That says right or wrong for each labelled position. Return one number for the batch: their "
+    "mean."
+)
+def _(logits, labels):
+    return _hits(logits, labels)[labels != -100].float()
+
+
+@check_masked_accuracy.mistake(CHANGED)
+def _(logits, labels):
+    scored = labels != -100
+    share = _hits(logits, labels)[scored].float().mean().item()
+    labels[~scored] = 0
+    return share
+
+
+# Exercise 2
+
+
+class _Model(torch.nn.Module):
+    """Give fixed logits for each batch, other ones in training mode; note whether a graph is kept.
+
+    In training mode each third logit is raised: a dropout that can be computed again.
+    """
+
+    def __init__(self, batches):
+        super().__init__()
+        random = torch.Generator().manual_seed(12)
+        self.logits = [2 * torch.randn(*y.shape, 12, generator=random) for _, y in batches]
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.kept_graph = False
+
+    def forward(self, input_ids, **_):
+        logits = self.logits[int(input_ids[0, 0])]
+        self.kept_graph |= torch.is_grad_enabled()
+        noise = torch.arange(12) % 3 if self.training else 0
+        return types.SimpleNamespace(logits=(logits + noise) * self.weight)
+
+
+def _stored_batches():
+    labels = [torch.full((2, 6), -100), torch.full((3, 4), -100), torch.full((1, 5), -100)]
+    labels[0][0, 1:5], labels[0][1, :4] = torch.tensor([3, 0, 7, 11]), torch.tensor([9, 2, 5, 1])
+    labels[1][2, 1], labels[2][0, 1:4] = 4, torch.tensor([8, 6, 10])
+    return [(torch.full_like(y, i), y) for i, y in enumerate(labels)]
+
+
+def _observe(answer):
+    """Return what an answer does: (loss, perplexity, top5), in both modes, then the two habits."""
+    found, kept, graph = [], True, False
+    for training in (False, True):
+        model = _Model(_stored_batches()).train(training)
+        found.append(answer(model, _stored_batches()))
+        kept &= model.training is training
+        graph |= model.kept_graph
+        if found[-1] is None:
+            raise WrongAnswer(NOTHING)
+        require_like(found[-1], (0.0,) * 3, ("loss", "perplexity", "top5"), "")
+    quiet, noisy = found
+    return [quiet[0], noisy[0], quiet[1], quiet[2], kept, graph]
+
+
+def _judge(answer):
+    found, right = _observe(answer), _observe(check_evaluate_batches.right)
+    for part, (one, other) in enumerate(zip(found, right, strict=True)):
+        if not same(one, other):
+            for wrong, message in check_evaluate_batches.mistakes:
+                if wrong is not _the_loss_alone and same(
+                    found[: part + 1], _observe(wrong)[: part + 1]
+                ):
+                    raise WrongAnswer(message)
+            name = ("loss", "loss", "perplexity", "top5")[part]
+            raise WrongAnswer(first_difference(one, other, (name,)))
+    return "loss {:.2f}, perplexity {:.2f}, top 5 {:.0%}; the mode is kept.".format(
+        found[0], found[2], found[3]
+    )
+
+
+def _evaluate(model, batches, finish=None, mode=False, keep_mode=True, gradients=False):
+    """Evaluate as is right; ``finish(right, losses by batch, ranks)`` may return something else."""
+    was_training = model.training
+    model.train(was_training if mode is None else mode)
+    losses, ranks = [], []
+    with torch.set_grad_enabled(gradients):
+        for input_ids, labels in batches:
+            scored = labels != -100
+            logits, answers = model(input_ids=input_ids).logits[scored], labels[scored]
+            losses.append(cross_entropy(logits, answers, reduction="none").detach())
+            ranks.append((logits > logits.gather(1, answers.unsqueeze(1))).sum(dim=1))
+    if keep_mode:
+        model.train(was_training)
+    loss, rank = torch.cat(losses).mean().item(), torch.cat(ranks)
+    right = loss, math.exp(loss), (rank < 5).float().mean().item()
+    return finish(right, losses, rank) if finish else right
+
+
+def _right(model, batches):
+    """evaluate_batches(model, batches): (loss, perplexity, top5) over all labelled positions."""
+    return _evaluate(model, batches)
+
+
+check_evaluate_batches = ByHand(_right, _judge)
+
+
+@check_evaluate_batches.mistake(
+    "That is the mean of the losses of the batches. One batch has 8 labels and another has 1: add "
+    "up the losses of all labels, and divide by their number."
+)
+def _(model, batches):
+    def finish(right, losses, rank):
+        mean = torch.stack([part.mean() for part in losses]).mean().item()
+        return mean, math.exp(mean), right[2]
+
+    return _evaluate(model, batches, finish)
+
+
+@check_evaluate_batches.mistake(
+    "That is the sum over all labels. Divide it by how many there are."
+)
+def _(model, batches):
+    return _evaluate(model, batches, lambda r, losses, _: (torch.cat(losses).sum().item(), *r[1:]))
+
+
+@check_evaluate_batches.mistake("That is the loss of the last batch alone.")
+def _(model, batches):
+    return _evaluate(model, batches[-1:])
+
+
+@check_evaluate_batches.mistake(
+    "That is divided by the number of all positions. Only the labelled ones are in the sum."
+)
+def _(model, batches):
+    def finish(right, losses, rank):
+        loss = (torch.cat(losses).sum() / sum(labels.numel() for _, labels in batches)).item()
+        return loss, math.exp(loss), right[2]
+
+    return _evaluate(model, batches, finish)
+
+
+@check_evaluate_batches.mistake(
+    "A model in training mode gives you another loss: its dropout is on. Call `model.eval()` first."
+)
+def _(model, batches):
+    return _evaluate(model, batches, mode=None)
+
+
+@check_evaluate_batches.mistake(
+    "Your perplexity is the mean of exp(loss) over the labels. It is exp of the mean."
+)
+def _(model, batches):
+    def finish(right, losses, rank):
+        return right[0], torch.cat(losses).exp().mean().item(), right[2]
+
+    return _evaluate(model, batches, finish)
+
+
+@check_evaluate_batches.mistake(
+    "Your perplexity is the mean of the perplexities of the batches. Take exp once, of the loss "
+    "that you return."
+)
+def _(model, batches):
+    def finish(right, losses, rank):
+        return right[0], torch.stack([p.mean().exp() for p in losses]).mean().item(), right[2]
+
+    return _evaluate(model, batches, finish)
+
+
+@check_evaluate_batches.mistake("Your perplexity is 2 to the power of the loss. It is exp(loss).")
+def _(model, batches):
+    return _evaluate(model, batches, lambda r, *_: (r[0], 2 ** r[0], r[2]))
+
+
+@check_evaluate_batches.mistake(
+    "Your third number counts first places. A label counts when it is among the five highest "
+    "logits."
+)
+def _(model, batches):
+    return _evaluate(model, batches, lambda r, _, rank: (*r[:2], (rank < 1).float().mean().item()))
+
+
+@check_evaluate_batches.mistake(
+    "Your third number is divided by the number of all positions. Only labelled ones can be right."
+)
+def _(model, batches):
+    positions = sum(labels.numel() for _, labels in batches)
+    return _evaluate(
+        model, batches, lambda r, _, rank: (*r[:2], (rank < 5).sum().item() / positions)
+    )
+
+
+@check_evaluate_batches.mistake("Your third number is a count. Return a share.")
+def _(model, batches):
+    return _evaluate(model, batches, lambda r, _, rank: (*r[:2], (rank < 5).sum().item()))
+
+
+@check_evaluate_batches.mistake("Your third number is a percentage. Return a share.")
+def _(model, batches):
+    return _evaluate(model, batches, lambda r, *_: (*r[:2], 100 * r[2]))
+
+
+@check_evaluate_batches.mistake(
+    "The numbers are right, and the model comes back in another mode: an evaluation in the middle "
+    "of a training would switch dropout off for the rest of it. Keep `model.training` in a name "
+    "first, and set it again."
+)
+def _(model, batches):
+    return _evaluate(model, batches, keep_mode=False)
+
+
+@check_evaluate_batches.mistake(
+    "The numbers are right, and gradients are tracked: the graph of every batch takes memory. Put "
+    "`@torch.no_grad()` above the function."
+)
+def _(model, batches):
+    return _evaluate(model, batches, gradients=True)
+
+
+@check_evaluate_batches.mistake(
+    "Your function returns a float. It should return 3 values: `return loss, perplexity, top5`."
+)
+def _the_loss_alone(model, batches):
+    return _evaluate(model, batches)[0]
