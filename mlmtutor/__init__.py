@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from mlmtutor.loss import trainer_loss as trainer_loss
     from mlmtutor.masking import MaskingPolicy as MaskingPolicy
     from mlmtutor.masking import mask_tokens as mask_tokens
+    from mlmtutor.model import is_trained as is_trained
     from mlmtutor.model import load_tutor as load_tutor
     from mlmtutor.releases import explain_error as explain_error
-    from mlmtutor.scoring import is_trained as is_trained
     from mlmtutor.scoring import pseudo_log_likelihood as pseudo_log_likelihood
     from mlmtutor.scoring import top_predictions as top_predictions
 
@@ -37,7 +37,7 @@ _MODULE_OF = {
     "diagnose": "doctor",
     "diagnose_trainer": "doctor",
     "explain_error": "releases",
-    "is_trained": "scoring",
+    "is_trained": "model",
     "labelled_only_loss": "labelled_only",
     "load_tutor": "model",
     "mask_tokens": "masking",

@@ -1,13 +1,13 @@
-"""The loss of a masked language model, in four steps, and what it is made of."""
+"""The loss of a masked language model: in four steps, and divided as Trainer needs it."""
 
-import math
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch.nn.functional import cross_entropy
 
-from mlmtutor._validate import require_dense, require_ids, require_int, require_same_shape
+from mlmtutor._validate import require_ids
 from mlmtutor.labels import IGNORE_INDEX
 
 
@@ -58,7 +58,7 @@ def masked_lm_loss(
     ``BertForMaskedLM.forward`` of transformers.
     """
     _check_loss_input(logits, labels, ignore_index)
-    if not isinstance(reduction, str) or reduction not in ("none", "sum", "mean"):
+    if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction must be 'none', 'sum' or 'mean', but is {reduction!r}.")
     scored = labels != ignore_index
 
@@ -78,102 +78,6 @@ def masked_lm_loss(
     return kept.sum() if reduction == "sum" else kept.mean()
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class LossBreakdown:
-    """What a masked language model loss is made of. All losses are in nats.
-
-    Attributes:
-        token_loss: the loss at each position, the shape of the labels, 0 where ignored.
-        count: how many positions are scored.
-        mean: the loss: the sum of ``token_loss`` divided by ``count``.
-        perplexity: ``exp(mean)``. 4 means: as unsure as between 4 equally likely tokens. It is
-            not comparable with that of a causal model, which sees only the text on the left.
-        uniform: ln V, the loss of a model that gives every token of the vocabulary the same
-            probability.
-        unigram: the loss of a model that knows only how often each token occurs, on the same
-            labels; ``None`` unless frequencies were given.
-
-    ``nan`` stands for a mean of nothing, where no position is scored.
-    """
-
-    token_loss: torch.Tensor
-    count: int
-    mean: float
-    perplexity: float
-    uniform: float
-    unigram: float | None = None
-
-    def __repr__(self) -> str:
-        lines = [
-            f"scored      {self.count} of {self.token_loss.numel()} positions",
-            f"mean        {self.mean:.4f} nats per scored position",
-            f"perplexity  {self.perplexity:.2f}",
-            f"uniform     {self.uniform:.4f} (ln V: every token equally likely)",
-        ]
-        if self.unigram is not None:
-            lines.append(f"unigram     {self.unigram:.4f} (token frequencies only)")
-        return "\n".join(lines)
-
-
-def loss_breakdown(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    ignore_index: int = IGNORE_INDEX,
-    unigram: torch.Tensor | None = None,
-) -> LossBreakdown:
-    """Take a masked language model loss apart, next to the two lines it should beat.
-
-    Args:
-        logits: as for :func:`masked_lm_loss`, (..., V). The breakdown carries no gradient.
-        labels: as for :func:`masked_lm_loss`.
-        ignore_index: as for :func:`masked_lm_loss`.
-        unigram: how often each token occurs, (V,), as counts or as probabilities: only the
-            proportions matter. A label that has 0 here makes the baseline infinite; add 1 to
-            every count to avoid it.
-
-    Returns:
-        A :class:`LossBreakdown`, which prints as a small table. Its ``mean`` is
-        ``masked_lm_loss(logits, labels)``.
-
-    Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: as for :func:`masked_lm_loss`, or ``unigram`` has the wrong shape, a negative
-            or non-finite entry, or no entry above 0.
-
-    Example:
-        >>> logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-3.0, 5.0, 1.0]])
-        >>> labels = torch.tensor([0, 1, -100])
-        >>> loss_breakdown(logits, labels, unigram=torch.tensor([2, 1, 1]))
-        scored      2 of 3 positions
-        mean        0.3955 nats per scored position
-        perplexity  1.49
-        uniform     1.0986 (ln V: every token equally likely)
-        unigram     1.0397 (token frequencies only)
-
-    Source: ln V as the guessing line, google-research/bert#746 and
-    aws-samples/deep-learning-models#45; the perplexity of a masked model, transformers#3927.
-    """
-    logits = logits.detach() if isinstance(logits, torch.Tensor) else logits
-    mean = masked_lm_loss(logits, labels, ignore_index=ignore_index)
-    vocab_size = logits.shape[-1]
-    answers = labels[labels != ignore_index]
-    baseline = None
-    if unigram is not None:
-        _check_unigram(unigram, vocab_size)
-        frequencies = unigram.to(answers.device).double()
-        frequencies = frequencies / frequencies.max()  # large counts have no finite sum
-        baseline = (frequencies.sum().log() - frequencies.log()[answers]).mean().item()
-    return LossBreakdown(
-        token_loss=masked_lm_loss(logits, labels, ignore_index=ignore_index, reduction="none"),
-        count=answers.numel(),
-        mean=mean.item(),
-        perplexity=mean.double().exp().item(),
-        uniform=math.log(vocab_size),
-        unigram=baseline,
-    )
-
-
 def _check_loss_input(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> None:
     if not isinstance(logits, torch.Tensor):
         raise TypeError(
@@ -185,12 +89,6 @@ def _check_loss_input(logits: torch.Tensor, labels: torch.Tensor, ignore_index: 
             f"logits must be floating point, but have dtype {logits.dtype}: "
             "they are the scores of the model, not its argmax. Are logits and labels exchanged?"
         )
-    if logits.element_size() == 1:
-        raise ValueError(
-            f"logits must have 16 bits or more, but have dtype {logits.dtype}, in which torch "
-            "computes no softmax: convert them with .float()."
-        )
-    require_dense("logits", logits)
     if logits.dim() == 0 or logits.shape[-1] == 0:
         raise ValueError(
             "logits must have the shape (..., V), with a score for each of V > 0 tokens, "
@@ -208,14 +106,19 @@ def _check_loss_input(logits: torch.Tensor, labels: torch.Tensor, ignore_index: 
             f"labels must be on the device of logits, {logits.device}, but are on "
             f"{labels.device}: use labels.to(logits.device)."
         )
-    require_int("ignore_index", ignore_index)
-    vocab_size = logits.shape[-1]
+    require_labels_below(logits.shape[-1], labels, ignore_index)
+
+
+def require_labels_below(
+    vocab_size: int, labels: torch.Tensor, ignore_index: int = IGNORE_INDEX
+) -> None:
+    """Raise unless each label is ``ignore_index`` or an id of the vocabulary."""
     outside = labels[(labels != ignore_index) & ((labels < 0) | (labels >= vocab_size))]
     if outside.numel() > 0:
         found = int(outside[0])
         raise ValueError(
-            f"labels must be between 0 and {vocab_size - 1}, or ignore_index ({ignore_index}), "
-            f"but {found} is among them: {_cause_of_label(found, vocab_size)}"
+            f"labels must be between 0 and {vocab_size - 1}, or {ignore_index} where nothing is "
+            f"scored, but {found} is among them: {_cause_of_label(found, vocab_size)}"
         )
 
 
@@ -235,36 +138,11 @@ def _cause_of_label(found: int, vocab_size: int) -> str:
     if found < 0:
         return "positions that are not scored have the label -100."
     if found == vocab_size:
-        return "ids start at 0, so the size of the vocabulary is no id."
+        return "ids start at 0, so the size of the vocabulary isn't a valid id."
     return (
         "does the tokenizer have more tokens than the model? After adding tokens call "
         "model.resize_token_embeddings(len(tokenizer))."
     )
-
-
-def _check_unigram(unigram: torch.Tensor, vocab_size: int) -> None:
-    if not isinstance(unigram, torch.Tensor):
-        raise TypeError(
-            f"unigram must be a torch.Tensor, but is a {type(unigram).__name__}: "
-            "use torch.bincount(ids, minlength=V)."
-        )
-    require_dense("unigram", unigram)
-    if unigram.is_complex():
-        raise ValueError(f"unigram must hold real numbers, but has dtype {unigram.dtype}.")
-    require_same_shape(
-        "unigram",
-        unigram,
-        "the vocabulary",
-        torch.Size([vocab_size]),
-        "give one frequency for each token; torch.bincount needs minlength=V.",
-    )
-    frequencies = unigram.double()
-    if not (frequencies.isfinite() & (frequencies >= 0)).all() or not frequencies.any():
-        raise ValueError(
-            "unigram must hold finite counts or probabilities, none negative and not all 0, "
-            f"but holds values from {frequencies.min().item()} to {frequencies.max().item()}: "
-            "log-probabilities must be turned back with .exp()."
-        )
 
 
 def trainer_loss(
@@ -274,11 +152,30 @@ def trainer_loss(
 ) -> torch.Tensor:
     """Loss of one micro-batch, for ``Trainer(..., compute_loss_func=trainer_loss)``.
 
-    The sum over the labelled positions of the micro-batch, divided by the number of labelled
-    positions in everything that one optimizer step sees. Trainer adds up the gradients of the
-    micro-batches, so they become the gradient of the one large batch. With several processes
-    Trainer counts over all of them (``average_tokens_across_devices=True``, the default of
-    transformers 5) and multiplies by their number, because their gradients are averaged.
+    In training it is the sum over the labelled positions of the micro-batch, divided by the
+    number of labelled positions in everything that one optimizer step sees. Trainer adds up the
+    gradients of the micro-batches, so they become the gradient of the one large batch. With
+    several processes Trainer counts over all of them (``average_tokens_across_devices=True``, the
+    default of transformers 5) and multiplies by their number, because it averages their gradients.
+
+    In evaluation Trainer averages over batches, whatever a batch returns. A batch without a label
+    returns nan, which transformers 5 leaves out; a 0 would count. Batches with few labels still
+    weigh as much as batches with many. For an ``eval_loss`` that is the mean over all labels,
+    whatever the batch size, let Trainer keep the loss at each position::
+
+        Trainer(
+            ...,
+            compute_loss_func=trainer_loss,
+            preprocess_logits_for_metrics=lambda logits, labels: masked_lm_loss(
+                logits, labels, reduction="none"
+            ),
+            compute_metrics=lambda seen: {
+                "loss": seen.predictions[seen.label_ids != -100].mean().item()
+            },
+        )
+
+    ``label_smoothing_factor`` is honoured: Trainer doesn't pass it on, so it is read from the
+    Trainer that calls.
 
     Args:
         outputs: what the model returned when it was called without labels: an object or a
@@ -288,8 +185,8 @@ def trainer_loss(
             tensor of one element. ``None``: those of ``labels``, so the result is their mean.
 
     Returns:
-        A scalar that carries a gradient. 0 if no position is labelled in the whole batch, where
-        the mean would be nan.
+        A scalar. If no position is labelled in the whole batch: 0 with a gradient of zero in
+        training, where nan would spread, and nan where the logits carry no gradient.
 
     Raises:
         TypeError: an argument has the wrong type, or ``labels`` is missing.
@@ -304,8 +201,8 @@ def trainer_loss(
         >>> f"{whole:.4f} = {rows[0]:.4f} + {rows[1]:.4f}"
         '1.4505 = 1.1222 + 0.3283'
 
-    Source: ``Trainer.compute_loss`` and ``Trainer._get_num_items_in_batch`` of transformers;
-    transformers#47688, transformers#34242.
+    Source: ``Trainer.compute_loss``, ``Trainer.evaluation_loop`` and
+    ``Trainer._get_num_items_in_batch`` of transformers; transformers#47688, transformers#34242.
     """
     if labels is None:
         raise TypeError(
@@ -323,37 +220,40 @@ def trainer_loss(
             "outputs must hold logits, as an attribute, a key or the first entry of a tuple, but "
             f"this {type(outputs).__name__} has none: pass what the model returned."
         )
-    total = masked_lm_loss(logits, labels, reduction="sum")
-    here = int((labels != IGNORE_INDEX).sum())
-    return total / max(1, _number_of_items(num_items_in_batch, here))
+    _check_loss_input(logits, labels, IGNORE_INDEX)
+    scored = labels != IGNORE_INDEX
+    total = cross_entropy(
+        logits[scored], labels[scored], reduction="sum", label_smoothing=_smoothing_of_the_caller()
+    )
+    number = _number_of_items(num_items_in_batch, int(scored.sum()))
+    return total / number if number or not total.requires_grad else total
 
 
-def _number_of_items(given: torch.Tensor | int | None, here: int) -> int | float:
+def _number_of_items(given: torch.Tensor | int | None, here: int) -> float:
     """Return the divisor: what was given, checked, or the labels that are here."""
     if given is None:
         return here
-    if isinstance(given, bool) or not isinstance(given, int | float | torch.Tensor):
-        raise TypeError(
-            f"num_items_in_batch must be an int or a tensor, but is a {type(given).__name__}: "
-            "pass (labels != -100).sum() over all micro-batches."
-        )
     if isinstance(given, torch.Tensor) and given.numel() != 1:
         raise ValueError(
             "num_items_in_batch must have one element, but has the shape "
             f"{tuple(given.shape)}: Trainer repeats it when one process drives several GPUs. "
             "Start one process for each GPU with torchrun."
         )
-    if isinstance(given, torch.Tensor):
-        require_dense("num_items_in_batch", given)
-    number = given.item() if isinstance(given, torch.Tensor) else given
-    if isinstance(number, complex) or not abs(number) < 2**63:  # nan is not smaller either
+    number = float(given)
+    if not number >= here:
         raise ValueError(
-            f"num_items_in_batch must be a number that fits into 64 bits, but is {number}."
-        )
-    if number < here:
-        raise ValueError(
-            f"num_items_in_batch must count the labels of the whole batch, but is {number} where "
+            f"num_items_in_batch must count the labels of the whole batch, but is {given} where "
             f"this part alone has {here}: count labels that are not -100, over all micro-batches "
             "and processes."
         )
     return number
+
+
+def _smoothing_of_the_caller() -> float:
+    """Return the ``label_smoothing_factor`` of the Trainer that calls, 0 without one."""
+    frame = sys._getframe()
+    while frame := frame.f_back:
+        caller = getattr(frame.f_locals.get("self"), "__dict__", {})
+        if "label_smoother" in caller:
+            return getattr(caller["label_smoother"], "epsilon", 0.0)
+    return 0.0

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pathlib
 import warnings
@@ -96,6 +97,81 @@ def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
             "Give a checkpoint that was saved with its MLM head, such as 'bert-base-uncased'."
         )
     return model.eval(), tokenizer
+
+
+def is_trained(tokenizer: Any, model: Any) -> bool:
+    """Return whether the model predicts words better than a guess does.
+
+    Each token of one sentence is hidden in turn. A trained model gives it a mean -log p below
+    half of ln V, where V is the size of the vocabulary: an even guess costs ln V. The lessons
+    ask this before an assertion that random weights can't fulfil.
+
+    Args:
+        tokenizer: the tokenizer of the model.
+        model: a masked language model.
+
+    Returns:
+        True or False.
+
+    Example:
+        >>> model, tokenizer = load_tutor()
+        >>> is_trained(tokenizer, model)
+        True
+
+    Source: pseudo-log-likelihood, arXiv:1910.14659; :func:`mlmtutor.pseudo_log_likelihood`.
+    """
+    import torch
+
+    encoded = tokenizer(
+        "She opened the door and walked into the room.",
+        return_tensors="pt",
+        return_special_tokens_mask=True,
+    ).to(model.device)
+    ids, special = encoded["input_ids"], encoded["special_tokens_mask"][0].bool()
+    hidden = torch.eye(ids.shape[1], dtype=torch.bool, device=ids.device)[~special]  # one a row
+    with torch.no_grad():
+        loss = model(
+            input_ids=torch.where(hidden, tokenizer.mask_token_id, ids),
+            labels=torch.where(hidden, ids, -100),
+        ).loss
+    return float(loss) < math.log(model.config.vocab_size) / 2
+
+
+def longest_input(model: Any) -> float:
+    """Return how many tokens in a row the model can read, special tokens included.
+
+    It is the number of rows of its table of positions, without those that it never uses: RoBERTa
+    and its relatives count from ``padding_idx + 1``.
+
+    Args:
+        model: a model of transformers.
+
+    Returns:
+        An int; ``math.inf`` where nothing limits it, as with relative or rotary positions.
+
+    Example:
+        >>> model, _ = load_tutor()
+        >>> longest_input(model)
+        512
+
+    Source: transformers#482; RoBERTa's offset, transformers#1363.
+    """
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
+        parent, _, last = name.rpartition(".")
+        if last not in ("position_embeddings", "embed_positions", "wpe"):
+            continue
+        if getattr(model.config, "reset_position_index_per_cell", False):
+            return math.inf  # TAPAS, where later positions share the last row
+        if not hasattr(module, "weight"):  # Reformer's are tables in a module
+            return int(model.config.max_position_embeddings)
+        padding = getattr(module, "padding_idx", None)
+        rows = len(module.weight) - getattr(module, "offset", 0)
+        numbers = getattr(modules[parent], "position_ids", None)
+        if numbers is not None:  # some tables have two rows that no position uses
+            rows = min(rows, numbers.shape[-1])
+        return int(rows - (0 if padding is None else padding + 1))
+    return math.inf
 
 
 def verify_files(folder: pathlib.Path) -> None:

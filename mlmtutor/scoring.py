@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from mlmtutor._validate import require_int, require_mask_token
+from mlmtutor.model import is_trained as is_trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -207,37 +208,6 @@ def pseudo_log_likelihood(
             log_p += logits.log_softmax(dim=-1).gather(1, answers)[:, 0].tolist()
     tokens = tokenizer.convert_ids_to_tokens(input_ids[0, positions].tolist())
     return PseudoLogLikelihood(tuple(tokens), tuple(log_p))
-
-
-def is_trained(tokenizer: "PreTrainedTokenizerBase", model: Any) -> bool:
-    """Return whether the model predicts words better than a guess does.
-
-    It scores the sentence "She opened the door and walked into the room." and asks for a mean
-    -log p below half of ln V, where V is the size of the vocabulary. An even guess costs ln V. The
-    lessons ask this before an assertion that random weights cannot fulfil.
-
-    Args:
-        tokenizer: the tokenizer of the model.
-        model: a masked language model.
-
-    Returns:
-        True or False.
-
-    Raises:
-        TypeError: the model has no MLM head.
-        ValueError: the tokenizer has no mask token, or gives ids that the model does not know.
-
-    Example:
-        >>> from mlmtutor import load_tutor
-        >>> model, tokenizer = load_tutor()
-        >>> is_trained(tokenizer, model)
-        True
-
-    Source: the score is `pseudo_log_likelihood`.
-    """
-    score = pseudo_log_likelihood("She opened the door and walked into the room.", tokenizer, model)
-    mean = -score.total / len(score.log_probabilities)
-    return mean < math.log(model.config.vocab_size) / 2
 
 
 def _logits_at(
