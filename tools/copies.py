@@ -10,7 +10,6 @@ written. A copy that somebody has worked in stays, and a line says so where its 
 import argparse
 import hashlib
 import json
-import pathlib
 import shutil
 
 import nbformat

@@ -10,7 +10,8 @@ only when its bytes change, in one step: a run that is killed leaves the old fil
 
 What is generated: the minutes; "Check yourself" from ``notebooks/quiz.toml``; "Where this goes
 wrong in practice" from the ``question-k`` tags and ``notebooks/questions.toml``; the links to the
-neighbours; in ``00_start_here`` and the README the table of lessons; and the index, ``notebooks/questions.md``.
+neighbours; the table of lessons in ``00_start_here`` and in the README; and the index,
+``notebooks/questions.md``.
 
 Training adds up the last digits in which processors differ, until a curve moves a little. A figure
 of a cell tagged ``training-figure`` therefore keeps its stored bytes while its alt text and caption
