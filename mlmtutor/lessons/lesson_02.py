@@ -2,8 +2,88 @@
 
 import torch
 
+from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, finish, plain
 from mlmtutor.lessons.exercise import CHANGED, exercise
 from mlmtutor.model import load_tutor
+
+# The figures: how a word is cut, and what the four masks move
+
+
+def shrinking_window(word, pieces) -> Figure:
+    """Draw how WordPiece comes to the pieces of a word: what it looks up, in which order."""
+    tries, start = [], 0
+    for piece in pieces:
+        prefix, end = "##" if start else "", start + len(piece.removeprefix("##" if start else ""))
+        for stop in range(len(word), end - 1, -1):
+            tries.append((start, stop, prefix + word[start:stop], stop == end))
+        start = end
+    canvas, axes = drawing(72, 4.6 * len(tries))
+    for row, (first, stop, text, found) in enumerate(tries):
+        colour, y = COLOURS["right" if found else "wrong"], 4.6 * row
+        for i, letter in enumerate(word):
+            fill = colour if first <= i < stop else PALE
+            look = {"fill": fill, "colour": TEXT if fill == PALE else "white", "size": 14}
+            box(axes, 4 * i, y, letter, width=4, height=4, **look)
+        said = f"✓ {text}: in the vocabulary" if found else f"✗ {text}: no"
+        axes.text(4 * len(word) + 2, y + 2, plain(said), va="center", color=colour, size=13)
+    looked_up = ", ".join(f"{text} ({'found' if found else 'no'})" for *_, text, found in tries)
+    return finish(
+        canvas,
+        alt=f"WordPiece looks up, in this order: {looked_up}. So {word} becomes "
+        f"{' and '.join(pieces)}.",
+        caption="The window shrinks from the right until the vocabulary has what it shows; then "
+        "it opens again over the rest of the word.",
+    )
+
+
+def four_masks(batch, tokenizer, moved) -> Figure:
+    """Draw the four masks of one sentence as strips, and what a change of each moves.
+
+    Args:
+        batch: one row, with input_ids, attention_mask, special_tokens_mask and labels.
+        tokenizer: names the ids.
+        moved: for each of these names, whether it moves the logits, the loss, the choice.
+    """
+    ids = batch["input_ids"][0]
+    strips = {
+        "input_ids": ("input_ids == [MASK]", "replaced", ids == tokenizer.mask_token_id),
+        "attention_mask": ("attention_mask", "right", batch["attention_mask"][0] == 1),
+        "special_tokens_mask": ("special_tokens_mask", "special", batch["special_tokens_mask"][0]),
+        "labels": ("labels != -100", "scored", batch["labels"][0] != -100),
+    }
+    canvas, axes = drawing(72, 43)
+    for i, token in enumerate(tokenizer.convert_ids_to_tokens(ids.tolist())):
+        axes.text(2 + 4.1 * i, 8, token, rotation=40, rotation_mode="anchor", color=TEXT)
+    axes.text(62, 2.5, "a change moves the", ha="center", color=TEXT, size=12)
+    for x, name in zip((55, 62, 68.5), ("logits", "loss", "choice"), strict=True):
+        axes.text(x, 6.5, name, ha="center", color=TEXT, weight="bold", size=12)
+    for row, (key, (name, colour, on)) in enumerate(strips.items()):
+        y = 9 + 8.6 * row
+        axes.text(0, y + 1.5, name, va="center", color=TEXT, size=12)
+        for i, here in enumerate(on.tolist()):
+            fill = COLOURS[colour] if here else PALE
+            box(axes, 4.1 * i, y + 3.2, "", width=4.1, height=3.6, fill=fill)
+        for x, moves in zip((55, 62, 68.5), moved[key], strict=True):
+            lamp = {"markersize": 14, "markeredgecolor": TEXT}
+            axes.plot(x, y + 5, "o", markerfacecolor=TEXT if moves else "white", **lamp)
+    says = [
+        f"{name} is on at {', '.join(str(i) for i, here in enumerate(on.tolist()) if here)} and "
+        f"moves {_listed(moved[key])}"
+        for key, (name, _, on) in strips.items()
+    ]
+    return finish(
+        canvas,
+        alt=f"Four strips over {len(ids)} positions. {'; '.join(says)}.",
+        caption="Coloured: where each mask is on. A full dot: a change of this mask at one "
+        "position moves the logits, the loss, or what a masker may choose.",
+    )
+
+
+def _listed(moved):
+    """Name what a change moves."""
+    names = [n for n, m in zip(("the logits", "the loss", "the choice"), moved, strict=True) if m]
+    return " and ".join(names)
+
 
 # Exercise `mask_word`
 
