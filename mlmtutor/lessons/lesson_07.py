@@ -1,7 +1,8 @@
 """Lesson 07, find the bug: its exercises and its figure."""
 
 import copy
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,19 @@ def outcome(batch: Mapping[str, Any], model: Any) -> str:
     except (IndexError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return "loss None" if loss is None else f"loss {loss:.2f}"
+
+
+def trainer_of(rows: Sequence[Any], collator: Any, model: Any, tokenizer: Any) -> Any:
+    """Return a ``transformers.Trainer`` that trains and evaluates on these rows, on the CPU."""
+    import transformers
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = transformers.TrainingArguments(
+            folder, report_to="none", disable_tqdm=True, use_cpu=True
+        )
+        return transformers.Trainer(
+            model, options, collator, rows, rows, processing_class=tokenizer
+        )
 
 
 def symptom_map(places: Mapping[str, str]) -> Figure:
