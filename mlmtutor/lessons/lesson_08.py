@@ -402,7 +402,8 @@ def label_weights(counts: Sequence[int]) -> Figure:
     )
     told = []
     for name, weights, meaning, y in rows:
-        axes.text(0, y + 0.15, name, va="center", weight="bold", color=COLOURS[meaning])
+        axes.text(0, y + 0.15, name, va="center", fontsize=13, weight="bold",
+                  color=COLOURS[meaning])  # fmt: skip
         x = 0.0
         for number, (count, weight) in enumerate(zip(counts, weights, strict=True)):
             fill = COLOURS["scored" if number % 2 == 0 else "replaced"]
@@ -410,7 +411,8 @@ def label_weights(counts: Sequence[int]) -> Figure:
             for _ in range(count):
                 text = f"1/{round(1 / weight)}"
                 width = 7.2 * weight
-                box(axes, x, y + 0.35, text, width=width, height=0.6, fill=fill, colour=colour)
+                box(axes, x, y + 0.35, text, width=width, height=0.6, fill=fill, colour=colour,
+                    fontsize=13)  # fmt: skip
                 x += width
             told.append(f"{count} x 1/{round(1 / weight)}")
     half = len(told) // 2
@@ -440,11 +442,12 @@ def labelled_only_cost(stored: Mapping[str, Any]) -> Figure:
         ):
             axes.plot(shares, values, "o-", color=COLOURS[meaning])
             axes.annotate(text, (0.15, values[1]), (0, lift), textcoords="offset points",
-                          color=COLOURS[meaning], weight="bold")  # fmt: skip
+                          color=COLOURS[meaning], fontsize=11, weight="bold")  # fmt: skip
         for share, high, low in zip(shares, dense, few, strict=True):
             axes.plot([share, share], [low, high], ":", color=COLOURS["ignored"])
             axes.annotate(f"{high / low:.1f}x", (share, (low + high) / 2), (5, 0),
-                          textcoords="offset points", va="center", weight="bold")  # fmt: skip
+                          textcoords="offset points", va="center", fontsize=11,
+                          weight="bold")  # fmt: skip
             told.append(f"{name} at {share:.0%} {high / low:.1f}x")
         axes.set(title=f"{key} a step", xlabel="share of positions with a label")
         axes.set(ylim=(0, 1.25 * max(dense)), xlim=(0, 0.5))

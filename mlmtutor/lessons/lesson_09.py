@@ -191,7 +191,8 @@ def hidden_diagonal(tokens: Sequence[str], log_p: Sequence[float]) -> Figure:
     n, wide, edge = len(log_p), 7.4, 0.76
     canvas, axes = drawing(wide, 0.5 * (n + 2), size=(7.4, 0.46 * (n + 2)))
     left, scale = edge * len(tokens) + 0.12, 0.9 / max(-min(log_p), 1e-6)
-    axes.text(left, 0.25, "−log p", va="center", color=COLOURS["scored"], weight="bold")
+    axes.text(left, 0.25, "−log p", va="center", fontsize=12,
+              color=COLOURS["scored"], weight="bold")  # fmt: skip
     for row, value in enumerate(log_p):
         y = 0.5 * (row + 1)
         for column, token in enumerate(tokens):
@@ -200,12 +201,15 @@ def hidden_diagonal(tokens: Sequence[str], log_p: Sequence[float]) -> Figure:
             special = column in (0, len(tokens) - 1)
             colour = COLOURS["ignored"] if special else "black" if asked else TEXT
             text = "[MASK]" if asked else token
-            box(axes, column * edge, y, text, width=edge, height=0.5, fill=fill, colour=colour)
+            box(axes, column * edge, y, text, width=edge, height=0.5, fill=fill, colour=colour,
+                fontsize=12)  # fmt: skip
         axes.barh(y + 0.25, -value * scale, 0.3, left=left, color=COLOURS["scored"])
-        axes.text(left + 0.06 - value * scale, y + 0.25, f"{abs(value):.2f}", va="center")
+        axes.text(
+            left + 0.06 - value * scale, y + 0.25, f"{abs(value):.2f}", va="center", fontsize=12
+        )
     total = -sum(log_p)
-    told = f"sum {total:.2f}, divided by {n} rows: loss {total / n:.2f}"
-    axes.text(wide, 0.5 * (n + 1.6), told, ha="right", va="center", weight="bold")
+    axes.text(wide, 0.5 * (n + 1.6), f"sum {total:.2f}", ha="right", va="center",
+              fontsize=12, weight="bold")  # fmt: skip
     rows = ", ".join(f"{t} {-v + 0.0:.2f}" for t, v in zip(tokens[1:-1], log_p, strict=True))
     return finish(
         canvas,
@@ -238,11 +242,14 @@ def pair_gaps(pairs: Sequence[Mapping[str, Any]]) -> Figure:
     for row, pair in enumerate(misses):
         y = len(kinds) + 0.1 + 0.42 * row
         axes.plot(pair["gap"], y, "s", color=COLOURS["wrong"], markersize=5)
-        axes.text(0.3, y, pair["bad"], va="center", color=COLOURS["wrong"])
+        axes.text(0.7, y, pair["bad"], va="center", fontsize=11, color=COLOURS["wrong"])
     axes.set_yticks(range(len(kinds)), ticks)
     axes.set_ylim(len(kinds) + 0.42 * len(misses), -1.0)
-    axes.text(0.3, -0.75, "right sentence preferred", color=COLOURS["right"], va="center")
-    axes.text(-0.3, -0.75, "wrong one", color=COLOURS["wrong"], va="center", ha="right")
+    for x, side, meaning, text in (
+        (0.4, "left", "right", "right sentence preferred"),
+        (-0.4, "right", "wrong", "wrong one"),
+    ):
+        axes.text(x, -0.75, text, color=COLOURS[meaning], va="center", ha=side, fontsize=11)
     axes.set_xlabel("score of the right sentence less that of the wrong one (nats)")
     return finish(
         canvas,
