@@ -18,29 +18,10 @@ def require_ids(name: str, value: Any) -> None:
             f"{name} must be a torch.Tensor, but is a {type(value).__name__}: "
             "call the tokenizer with return_tensors='pt', or use torch.tensor(...)."
         )
-    require_dense(name, value)
     if value.dtype != torch.int64:
         raise ValueError(
             f"{name} must have dtype torch.int64, but has {value.dtype}: convert it with .long()."
         )
-
-
-def require_dense(name: str, value: torch.Tensor) -> None:
-    """Raise if ``value`` is a tensor whose numbers are not here, or not in rows of one length."""
-    if value.is_meta or value.is_nested or value.layout != torch.strided:
-        what = "on the meta device" if value.is_meta else "nested" if value.is_nested else "sparse"
-        raise ValueError(
-            f"{name} must be a dense tensor that holds its values, but is {what}: "
-            "make it on the CPU or a GPU, with .to_dense() or padding where that is needed."
-        )
-
-
-def require_int(name: str, value: Any) -> None:
-    """Raise unless ``value`` is an int that a tensor of ids can hold."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, but is a {type(value).__name__}.")
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"{name} must fit into 64 bits, as ids and labels do, but is {value}.")
 
 
 def require_not_negative(name: str, value: torch.Tensor) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from mlmtutor._html import CELL, HEADER, STYLES, printable
-from mlmtutor._validate import require_dense
 from mlmtutor.labels import IGNORE_INDEX
+from mlmtutor.loss import masked_lm_loss
 
 BLOCK = 12  # positions side by side, fewer where their texts are wide
 WIDEST = 128  # characters of a block, with two between columns: fits a page of 1280 pixels
@@ -199,13 +199,12 @@ def alignment(
 def _integers(name: str, value: Any) -> torch.Tensor:
     try:
         tensor = torch.as_tensor(value).detach()
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name} must be a tensor or nested lists of integers, with rows of one length, but "
             f"this {type(value).__name__} is not: {error}"
         ) from None
-    require_dense(name, tensor)
-    if (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel():
+    if tensor.is_floating_point() and tensor.numel():
         raise TypeError(f"{name} must hold integers (token ids), but has dtype {tensor.dtype}.")
     return tensor.cpu().long()
 
@@ -214,7 +213,6 @@ def _check_logits(logits: torch.Tensor) -> None:
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise TypeError(f"logits must be a tensor of floats, but are {kind}: pass output.logits.")
-    require_dense("logits", logits)
 
 
 def _scored(labels: torch.Tensor) -> int:
@@ -224,9 +222,9 @@ def _scored(labels: torch.Tensor) -> int:
 def _negative_log_probability(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return -log p(label) of shape ``labels.shape``: nan where unscored or out of range."""
     valid = (labels >= 0) & (labels < logits.shape[-1])
-    log_p = torch.log_softmax(logits[valid.to(logits.device)].float(), dim=-1).cpu()
+    rows = logits[valid.to(logits.device)].float().cpu()
     out = torch.full(labels.shape, math.nan)
-    out[valid] = -log_p.gather(1, labels[valid].unsqueeze(1)).squeeze(1)
+    out[valid] = masked_lm_loss(rows, labels[valid], reduction="none")
     return out
 
 
@@ -268,7 +266,7 @@ def _lines(
             scored_cells.append(Cell(f"✓ {_token(tokenizer, label)}", "strong"))
         else:
             label_cells.append(Cell(str(label), "error"))
-            scored_cells.append(Cell("✗ no id", "strong"))
+            scored_cells.append(Cell("✗ not an id", "strong"))
     lines += [("labels", label_cells), ("scored", scored_cells)]
     if nll is not None:
         lines.append(
@@ -285,11 +283,8 @@ def _lines(
 
 def _token(tokenizer: Any, token_id: int) -> str:
     """Return the token as printable text; the model may have ids the tokenizer does not know."""
-    known = 0 <= token_id < 2**32  # fast tokenizers take no larger number
-    token = tokenizer.convert_ids_to_tokens(token_id) if known else None
-    if token is None:
-        return "(no token)"
-    return printable(token)
+    token = tokenizer.convert_ids_to_tokens(token_id) if token_id >= 0 else None
+    return "(no token)" if token is None else printable(token)
 
 
 def _blocks(

@@ -1,17 +1,11 @@
 """Labels: at each position the id to predict, or the value that means "not scored"."""
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
-from mlmtutor._validate import (
-    require_dense,
-    require_ids,
-    require_int,
-    require_not_negative,
-    require_same_shape,
-)
+from mlmtutor._validate import require_ids, require_not_negative, require_same_shape
 
 IGNORE_INDEX = -100
 """The label of a position that is not scored: the default ``ignore_index`` of
@@ -91,14 +85,11 @@ def convert_labels(
         positions of a row ascend.
 
     Raises:
-        TypeError: ``labels`` is not of the type that ``source`` says, or ``length`` or
-            ``pad_token_id`` is not an int where it is used: a tokenizer without a padding token
-            has None there.
-        ValueError: a convention is unknown; ``length`` or ``pad_token_id`` is negative; labels of
-            this ``length`` do not fit into memory; a shape or dtype is wrong; a label is negative
-            and not the ignored value; a position is out of range or given twice in a row; a
-            weight is neither 0 nor 1; or an answer is [PAD], which the convention ``"pad"``
-            cannot score.
+        TypeError: ``labels`` is not of the type that ``source`` says.
+        ValueError: a convention is unknown; ``length`` is missing or too much; a shape or dtype
+            is wrong; a label is negative and not the ignored value; a position is out of range or
+            given twice in a row; a weight is neither 0 nor 1; or an answer is [PAD], which the
+            convention ``"pad"`` can't score.
 
     Example:
         >>> labels = torch.tensor([[-100, 7, -100, 9], [-100, -100, 8, -100]])
@@ -115,7 +106,7 @@ def convert_labels(
     codertimo/BERT-pytorch#29; -1 and -100 in transformers#2759.
     """
     for name, convention in (("source", source), ("target", target)):
-        if not isinstance(convention, str) or convention not in get_args(LabelConvention):
+        if convention not in get_args(LabelConvention):
             known = ", ".join(map(repr, get_args(LabelConvention)))
             raise ValueError(f"{name} must be one of {known}, but is {convention!r}.")
     if (length is not None) != (source == "positions"):
@@ -123,10 +114,6 @@ def convert_labels(
             f"length must be given if and only if source is 'positions', but is {length} and "
             f"source is {source!r}: pass length=input_ids.shape[1] with positions alone."
         )
-    if source == "positions":
-        _require_count("length", length)
-    if "pad" in (source, target):
-        _require_count("pad_token_id", pad_token_id)
     ignored = {"-100": -100, "-1": -1, "pad": pad_token_id}
     if source == "positions":
         dense = _from_positions(labels, length or 0)
@@ -146,12 +133,6 @@ def convert_labels(
             f"{pad_token_id}, the pad_token_id: it would be left out of the loss. Keep -100."
         )
     return dense.masked_fill(~scored, ignored[target])
-
-
-def _require_count(name: str, number: Any) -> None:
-    require_int(name, number)
-    if number < 0:
-        raise ValueError(f"{name} must not be negative, but is {number}.")
 
 
 def _from_tensor(labels: Labels, source: str, ignored: int) -> torch.Tensor:
@@ -197,12 +178,6 @@ def _from_positions(labels: Labels, length: int) -> torch.Tensor:
     require_ids("positions", labels.positions)
     require_ids("ids", labels.ids)
     _require_rows("positions", labels.positions)
-    if not isinstance(labels.weights, torch.Tensor):
-        raise TypeError(
-            f"weights must be a torch.Tensor, but are a {type(labels.weights).__name__}: 1 for an "
-            "answer, 0 for filling."
-        )
-    require_dense("weights", labels.weights)
     for name, value in (("ids", labels.ids), ("weights", labels.weights)):
         cause = "there is one id and one weight for each position."
         require_same_shape(name, value, "positions", labels.positions.shape, cause)
@@ -219,13 +194,7 @@ def _from_positions(labels: Labels, length: int) -> torch.Tensor:
             f"positions of weight 1 must be between 0 and {length - 1}, but reach from "
             f"{int(positions.min())} to {int(positions.max())}: is length the width of input_ids?"
         )
-    try:
-        dense = labels.ids.new_full((len(scored), length), IGNORE_INDEX)
-    except RuntimeError as error:  # of the allocator
-        raise ValueError(
-            "length must be the width of input_ids, but labels of the shape "
-            f"{(len(scored), length)} do not fit into memory."
-        ) from error
+    dense = labels.ids.new_full((len(scored), length), IGNORE_INDEX)
     rows = scored.nonzero()[:, 0]
     if len(set(zip(rows.tolist(), positions.tolist(), strict=True))) < len(rows):
         raise ValueError(

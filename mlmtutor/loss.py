@@ -251,9 +251,10 @@ def _number_of_items(given: torch.Tensor | int | None, here: int) -> float:
 
 def _smoothing_of_the_caller() -> float:
     """Return the ``label_smoothing_factor`` of the Trainer that calls, 0 without one."""
-    frame = sys._getframe()
-    while frame := frame.f_back:
+    frame = sys._getframe().f_back
+    while frame is not None:
         caller = getattr(frame.f_locals.get("self"), "__dict__", {})
         if "label_smoother" in caller:
             return getattr(caller["label_smoother"], "epsilon", 0.0)
+        frame = frame.f_back
     return 0.0

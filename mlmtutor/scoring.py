@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from mlmtutor._validate import require_int, require_mask_token
+from mlmtutor._validate import require_mask_token
+from mlmtutor.loss import masked_lm_loss
 from mlmtutor.model import is_trained as is_trained
+from mlmtutor.model import longest_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,10 +55,10 @@ def top_predictions(
         likely first.
 
     Raises:
-        TypeError: ``text`` is not a string, ``k`` is not an int, or the model has no MLM head.
+        TypeError: ``text`` is not a string, or the model has no logits at each position.
         ValueError: the text has no mask or is too long for the model, ``k`` is out of range, the
-            tokenizer has no mask token, or it has ids that the model does not know; the text
-            is no valid Unicode, or the logits are nan or inf.
+            tokenizer has no mask token or has ids that the model doesn't know, or the logits are
+            nan or inf.
 
     Example:
         >>> from mlmtutor.model import load_tutor
@@ -70,21 +72,24 @@ def top_predictions(
     transformers#2132 and transformers#3318.
     """
     mask_token_id = require_mask_token(tokenizer)
-    _check_text(model, text)
-    _check_k(model, k)
-    encoded = tokenizer(text, return_tensors="pt", truncation=False, verbose=False)
-    input_ids = encoded["input_ids"]
-    _check_tokens(model, tokenizer, input_ids[0], mask_token_id)
-
-    with _evaluating(model):
-        output = model(
-            input_ids=input_ids.to(model.device),
-            attention_mask=encoded["attention_mask"].to(model.device),
+    encoded = _encode(text, tokenizer, model)
+    is_mask = encoded["input_ids"][0] == mask_token_id
+    if not is_mask.any():
+        pieces = " ".join(tokenizer.convert_ids_to_tokens(encoded["input_ids"][0].tolist()))
+        other = "<mask>" if tokenizer.mask_token != "<mask>" else "[MASK]"
+        raise ValueError(
+            f"text must contain {tokenizer.mask_token}, the mask token of this tokenizer, but was "
+            f"split into: {pieces}\nWrite {tokenizer.mask_token} where the model must predict; "
+            f"{other}, the mask token of other tokenizers, is ordinary text here."
         )
-
-    at_masks = output.logits[0].cpu()[input_ids[0] == mask_token_id]
-    _check_logits(at_masks)
-    probabilities, ids = at_masks.float().softmax(dim=-1).topk(k)
+    with _evaluating(model):
+        at_masks = _logits(model, encoded["input_ids"], encoded["attention_mask"])[0, is_mask]
+    if not 1 <= k <= at_masks.shape[-1]:
+        raise ValueError(
+            f"k must be between 1 and {at_masks.shape[-1]}, the number of tokens that the model "
+            f"chooses from, but is {k}."
+        )
+    probabilities, ids = at_masks.softmax(dim=-1).topk(k)
     predictions = []
     for row_ids, row_probabilities in zip(ids.tolist(), probabilities.tolist(), strict=True):
         tokens = [token or "?" for token in tokenizer.convert_ids_to_tokens(row_ids)]
@@ -148,12 +153,11 @@ def pseudo_log_likelihood(
         The tokens and their log-probabilities, with ``total`` and ``pseudo_perplexity``.
 
     Raises:
-        TypeError: ``text`` is not a string, ``batch_size`` is not an int, or the model has no MLM
-            head.
+        TypeError: ``text`` is not a string, or the model has no logits at each position.
         ValueError: the text has no token, holds a mask, or is too long for the model;
             ``batch_size`` is less than 1; the tokenizer has no mask token, or has ids that the
-            model does not know, or is slow and ``within_word`` is set; the text is no valid
-            Unicode, or the logits are nan or inf.
+            model doesn't know, or is slow and ``within_word`` is set; or the logits are nan or
+            inf.
 
     Example:
         >>> from mlmtutor.model import load_tutor
@@ -169,26 +173,31 @@ def pseudo_log_likelihood(
     Ivanova 2023, arXiv:2305.10588.
     """
     mask_token_id = require_mask_token(tokenizer)
-    _check_text(model, text)
-    _check_batch_size(batch_size)
-    if not isinstance(within_word, bool):
-        raise TypeError(f"within_word must be a bool, but is a {type(within_word).__name__}.")
     if within_word and not tokenizer.is_fast:
         raise ValueError(
             f"within_word needs a tokenizer that knows which word a token belongs to, but "
             f"{type(tokenizer).__name__} is a slow one: load the fast one, for example with "
             "AutoTokenizer.from_pretrained(..., use_fast=True)."
         )
-    encoded = tokenizer(
-        text,
-        return_tensors="pt",
-        return_special_tokens_mask=True,
-        truncation=False,
-        verbose=False,
-    )
+    if batch_size < 1:
+        raise ValueError(
+            f"batch_size must be at least 1, but is {batch_size}: it is how many rows the model "
+            "reads at a time."
+        )
+    encoded = _encode(text, tokenizer, model)
     input_ids = encoded["input_ids"]
     positions = (encoded["special_tokens_mask"][0] == 0).nonzero()[:, 0]
-    _check_scored_text(model, tokenizer, input_ids[0], len(positions), mask_token_id)
+    if mask_token_id in input_ids:
+        raise ValueError(
+            f"text must not contain {tokenizer.mask_token}, but does: each token is hidden for "
+            "you, one after the other. Give the complete text; for the answer at a mask call "
+            "top_predictions."
+        )
+    if not len(positions):
+        raise ValueError(
+            "text must have at least one token to score, but has none: it is empty, or the "
+            "tokenizer drops all of its characters."
+        )
 
     # Row i of `hidden` says what the model must not see while it is asked for token i.
     hidden = positions.unsqueeze(1) == torch.arange(input_ids.shape[1])
@@ -197,44 +206,88 @@ def pseudo_log_likelihood(
         same_word = words[positions].unsqueeze(1) == words
         hidden |= same_word & (torch.arange(len(words)) > positions.unsqueeze(1))
 
-    log_p = []
+    log_p: list[float] = []
     with _evaluating(model):
         for rows, asked in zip(hidden.split(batch_size), positions.split(batch_size), strict=True):
             batch = torch.where(rows, mask_token_id, input_ids)
-            mask = encoded["attention_mask"].expand_as(batch)
-            logits = _logits_at(model, asked.to(model.device), batch, mask).float().cpu()
-            _check_logits(logits)
-            answers = input_ids[0, asked].unsqueeze(1)
-            log_p += logits.log_softmax(dim=-1).gather(1, answers)[:, 0].tolist()
+            logits = _logits(model, batch, encoded["attention_mask"].expand_as(batch), asked)
+            log_p += (-masked_lm_loss(logits, input_ids[0, asked], reduction="none")).tolist()
     tokens = tokenizer.convert_ids_to_tokens(input_ids[0, positions].tolist())
     return PseudoLogLikelihood(tuple(tokens), tuple(log_p))
 
 
-def _logits_at(
-    model: Any, positions: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
-) -> torch.Tensor:
-    """Return logits of shape (rows, V): those at one position of each row.
+def _encode(text: str, tokenizer: "PreTrainedTokenizerBase", model: Any) -> Any:
+    """Return the text as a batch of one row, or say why the model can't read it."""
+    if not isinstance(text, str):
+        raise TypeError(
+            f"text must be a str, but is a {type(text).__name__}: call this once for each text."
+        )
+    encoded = tokenizer(
+        text,
+        return_tensors="pt",
+        return_special_tokens_mask=True,
+        return_attention_mask=True,
+        truncation=False,
+        verbose=False,
+    )
+    length, limit = encoded["input_ids"].shape[1], longest_input(model)
+    if length > min(tokenizer.model_max_length, limit):
+        raise ValueError(
+            f"text must have at most {min(tokenizer.model_max_length, limit)} tokens for this "
+            f"model, special tokens included, but has {length}: give it sentence by sentence. It "
+            "is not truncated for you, because that would make another text of it."
+        )
+    token_id, vocab_size = int(encoded["input_ids"].max()), model.config.vocab_size
+    if token_id >= vocab_size:
+        raise ValueError(
+            f"every id must be between 0 and {vocab_size - 1}, the last that the model knows, but "
+            f"the tokenizer gives {tokenizer.convert_ids_to_tokens(token_id)!r} the id {token_id}: "
+            "do the tokenizer and the model belong together?"
+        )
+    return encoded
 
-    What turns hidden states into logits works on each position by itself. So the other positions
-    are dropped before it, which saves most of the memory and much of the work.
+
+def _logits(
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    asked: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return float32 logits on the CPU: (rows, length, V), or (rows, V) at one position a row.
+
+    The last layer works on each position by itself. So the positions that aren't asked for are
+    dropped before it, which saves most of the memory and much of the work.
     """
-    rows = torch.arange(len(positions), device=positions.device)
-    length = input_ids.shape[1]
+    rows = torch.arange(len(input_ids))
+    last_layer: Any = getattr(model, "get_output_embeddings", lambda: None)()
 
     def keep_one(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         states = arguments[0]
-        if states.shape[:2] != (len(rows), length):
+        if states.shape[:2] != input_ids.shape:
             return arguments
-        return states[rows, positions].unsqueeze(1), *arguments[1:]
+        return states[rows, asked].unsqueeze(1), *arguments[1:]
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(keep_one)
-    try:
-        logits: torch.Tensor = model(
+    with contextlib.ExitStack() as hooks:
+        if asked is not None and last_layer is not None:
+            hooks.callback(last_layer.register_forward_pre_hook(keep_one).remove)
+        output = model(
             input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device)
-        ).logits
-    finally:
-        handle.remove()
-    return logits[:, 0] if logits.shape[1] == 1 else logits[rows, positions]
+        )
+    logits: torch.Tensor | None = getattr(output, "logits", None)
+    if logits is None or logits.dim() != 3:
+        raise TypeError(
+            f"model must give logits at each position, but {type(model).__name__} gives none: "
+            "load it with AutoModelForMaskedLM."
+        )
+    if asked is not None:
+        logits = logits[:, 0] if logits.shape[1] == 1 else logits[rows, asked]
+    logits = logits.float().cpu()
+    if not logits.amax(dim=-1).isfinite().all():  # the largest is nan if any is
+        raise ValueError(
+            "model must give logits with a finite largest value, but gives nan or inf: are its "
+            "weights those of a training that diverged, or is float16 too small for it?"
+        )
+    return logits
 
 
 @contextlib.contextmanager
@@ -248,130 +301,3 @@ def _evaluating(model: Any) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _check_text(model: Any, text: str) -> None:
-    if not isinstance(text, str):
-        raise TypeError(
-            f"text must be a str, but is a {type(text).__name__}: call this once for each text."
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"text must be valid Unicode, but has a lone surrogate at {error.start}: read the "
-            "file with its own encoding, or drop what cannot be read with errors='ignore'."
-        ) from None
-    find_head = getattr(model, "get_output_embeddings", None)
-    if find_head is None or find_head() is None:
-        raise TypeError(
-            f"model must have an MLM head, but {type(model).__name__} has none: "
-            "load it with AutoModelForMaskedLM."
-        )
-
-
-def _check_logits(logits: torch.Tensor) -> None:
-    """Raise unless a softmax of ``logits`` has a meaning."""
-    if not logits.amax(dim=-1).isfinite().all():  # the largest is nan if any is
-        raise ValueError(
-            "model must give logits with a finite largest value, but gives nan or inf: are its "
-            "weights those of a training that diverged, or is float16 too small for it?"
-        )
-
-
-def _check_k(model: Any, k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise TypeError(f"k must be an int, but is a {type(k).__name__}.")
-    if not 1 <= k <= model.config.vocab_size:
-        raise ValueError(
-            f"k must be between 1 and {model.config.vocab_size}, the number of tokens that the "
-            f"model chooses from, but is {k}."
-        )
-
-
-def _check_tokens(
-    model: Any,
-    tokenizer: "PreTrainedTokenizerBase",
-    input_ids: torch.Tensor,
-    mask_token_id: int,
-) -> None:
-    limit = _max_length(model, tokenizer)
-    if len(input_ids) > limit:
-        raise ValueError(
-            f"text must have at most {limit} tokens for this model, special tokens included, but "
-            f"has {len(input_ids)}: shorten it around the mask. It is not truncated for you, "
-            "because that could drop a mask."
-        )
-    if mask_token_id not in input_ids:
-        tokens = " ".join(tokenizer.convert_ids_to_tokens(input_ids.tolist()))
-        other = "<mask>" if tokenizer.mask_token != "<mask>" else "[MASK]"
-        raise ValueError(
-            f"text must contain {tokenizer.mask_token}, the mask token of this tokenizer, but was "
-            f"split into: {tokens}\nWrite {tokenizer.mask_token} where the model must predict; "
-            f"{other}, the mask token of other tokenizers, is ordinary text here."
-        )
-    _check_ids(model, tokenizer, input_ids)
-
-
-def _check_scored_text(
-    model: Any,
-    tokenizer: "PreTrainedTokenizerBase",
-    input_ids: torch.Tensor,
-    scored: int,
-    mask_token_id: int,
-) -> None:
-    if not scored:
-        raise ValueError(
-            "text must have at least one token to score, but has none: it is empty, or the "
-            "tokenizer drops all of its characters."
-        )
-    limit = _max_length(model, tokenizer)
-    if len(input_ids) > limit:
-        raise ValueError(
-            f"text must have at most {limit} tokens for this model, special tokens included, but "
-            f"has {len(input_ids)}: score its sentences one by one. It is not truncated for you, "
-            "because the score would be that of another text."
-        )
-    if mask_token_id in input_ids:
-        raise ValueError(
-            f"text must not contain {tokenizer.mask_token}, but does: each token is hidden for "
-            "you, one after the other. Give the complete text; for the answer at a mask call "
-            "top_predictions."
-        )
-    _check_ids(model, tokenizer, input_ids)
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-        raise TypeError(f"batch_size must be an int, but is a {type(batch_size).__name__}.")
-    if batch_size < 1:
-        raise ValueError(
-            f"batch_size must be at least 1, but is {batch_size}: it is how many rows the model "
-            "reads at a time."
-        )
-    require_int("batch_size", batch_size)
-
-
-def _check_ids(model: Any, tokenizer: "PreTrainedTokenizerBase", input_ids: torch.Tensor) -> None:
-    vocab_size = model.config.vocab_size
-    if int(input_ids.max()) >= vocab_size:
-        token_id = int(input_ids.max())
-        raise ValueError(
-            f"every id must be between 0 and {vocab_size - 1}, the last that the model knows, but "
-            f"the tokenizer gives {tokenizer.convert_ids_to_tokens(token_id)!r} the id {token_id}: "
-            "do the tokenizer and the model belong together?"
-        )
-
-
-def _max_length(model: Any, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """How many tokens the model can read; a huge number if nothing says so."""
-    limits = [tokenizer.model_max_length]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None:
-        # RoBERTa counts positions from padding_idx + 1, so it cannot use its first few rows.
-        for name, module in model.named_modules():
-            if name.endswith("position_embeddings"):
-                padding = getattr(module, "padding_idx", None)
-                positions -= 0 if padding is None else padding + 1
-        limits.append(positions)
-    return min(limits)
