@@ -31,6 +31,9 @@ CHANGED = (
 )
 
 
+NO_ANSWER = object()  # of a registered wrong function that raises; equal to nothing
+
+
 class WrongAnswer(AssertionError):
     """The answer to an exercise is wrong; the message says how."""
 
@@ -229,8 +232,13 @@ def is_number(value: object) -> bool:
     return one and not isinstance(value, bool)
 
 
+def as_float(value: Any) -> float:
+    """Return one number as a float, without its gradient."""
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)
+
+
 def same(one: Any, other: Any) -> bool:
-    """Return whether two answers are equal: floats to four decimals, tensors with shape and dtype."""
+    """Return whether two answers are equal: floats to four decimals, tensors in shape and dtype."""
     tensors = isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
     if tensors and (one.dim() or other.dim()):
         if one.shape != other.shape or one.is_floating_point() != other.is_floating_point():
@@ -239,7 +247,7 @@ def same(one: Any, other: Any) -> bool:
             return one.dtype == other.dtype and torch.equal(one, other)
         return torch.allclose(one.detach().double(), other.detach().double(), atol=1e-4)
     if is_number(one) and is_number(other):
-        one, other = (float(x.detach() if isinstance(x, torch.Tensor) else x) for x in (one, other))
+        one, other = as_float(one), as_float(other)
         close = one == other or math.isclose(one, other, abs_tol=1e-4)
         return close or (math.isnan(one) and math.isnan(other))
     if type(one) is not type(other):
@@ -314,7 +322,8 @@ def first_difference(found: Any, right: Any, names: tuple[str, ...]) -> str:
         return first_difference(found[key], right[key], (key,))
     [name] = names
     if is_number(right):
-        return f"Your function returns {float(found):.4f}, and it should return {float(right):.4f}."
+        one, other = as_float(found), as_float(right)
+        return f"Your function returns {one:.4f}, and it should return {other:.4f}."
     if not isinstance(right, torch.Tensor):
         return f"Your function returns {found!r}, and it should return {right!r}."
     differ = ~torch.isclose(found.double(), right.double(), atol=1e-4)
