@@ -15,7 +15,7 @@ MASK_ID, VOCAB_SIZE = 103, 30522
 
 
 def corrupt(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    """corrupt(input_ids, selected, mask_id, vocab_size, mask, random): new ids and labels."""
+    """Right: corrupt(input_ids, selected, mask_id, vocab_size, mask, random), ids and labels."""
     return replaced(input_ids, selected, mask_id, vocab_size, mask, random)
 
 
@@ -37,9 +37,7 @@ def judge_corrupt(answer: Callable[..., Any]) -> str:
         judge_labels(answer, original, selected)
         for mask, random in ((0.8, 0.1), (0.5, 0.4), (1.0, 0.0)):
             try:
-                corrupted, _ = answer(
-                    original.clone(), selected, MASK_ID, VOCAB_SIZE, mask, random
-                )
+                corrupted, _ = answer(original.clone(), selected, MASK_ID, VOCAB_SIZE, mask, random)
             except WrongAnswer as wrong:
                 if not isinstance(wrong.__cause__, ZeroDivisionError):
                     raise
@@ -356,8 +354,7 @@ def _(input_ids, special_ids, select=0.15):
 
 
 @check_chance_of_no_label.mistake(
-    "That is one number for the whole batch. There is one probability for each row: sum over "
-    "dim=1."
+    "That is one number for the whole batch. There is one probability for each row: sum over dim=1."
 )
 def _(input_ids, special_ids, select=0.15):
     return (1 - select) ** ordinary(input_ids, special_ids).sum()
@@ -393,7 +390,7 @@ WAYS = {
 def thousand_squares(counts: Mapping[str, int]) -> Figure:
     """Draw one square for each token, coloured by what becomes of it, 40 in a row."""
     rows = -(-sum(counts.values()) // 40)
-    canvas, axes = drawing(64, rows + 1, size=(7.2, 7.2 * (rows + 1) / 64))
+    canvas, axes = drawing(70, rows + 1, size=(7.2, 7.2 * (rows + 1) / 66))
     start, words = 0, []
     for name, count in counts.items():
         end = start + count
@@ -412,9 +409,9 @@ def thousand_squares(counts: Mapping[str, int]) -> Figure:
         "kept": (24.7, "keep their token"),
     }
     scored = sum(counts.values()) - counts["untouched"]
-    axes.text(41.5, 17, f"{scored} selected and scored:", size=12, color=COLOURS["scored"])
+    axes.text(41.5, 17, f"{scored} selected and scored:", size=14, color=COLOURS["scored"])
     for name, (y, text) in said.items():
-        axes.text(41.5, y, f"{counts[name]} {text}", va="center", size=12, weight="bold",
+        axes.text(41.5, y, f"{counts[name]} {text}", va="center", size=13, weight="bold",
                   color=COLOURS[WAYS[name]])  # fmt: skip
     return finish(
         canvas,
@@ -424,7 +421,7 @@ def thousand_squares(counts: Mapping[str, int]) -> Figure:
 
 
 def shares_against_rule(counts: Mapping[str, Sequence[int]], rule: Mapping[str, float]) -> Figure:
-    """Draw counted shares less those of a rule, with 99.9 % intervals; the first masker is right."""
+    """Draw counted shares less those of a rule, with 99.9 % intervals; the first is right."""
     canvas, axes = figure()
     axes.axvline(0, color=COLOURS["ignored"], linewidth=1)
     words = []

@@ -263,6 +263,38 @@ def _(length, positions, ids, weights):
 # Figures
 
 
+def three_rows(logits: torch.Tensor, labels: Sequence[int], words: Sequence[str]) -> Figure:
+    """Draw the probabilities of each row, the one that its label picks, and the mean."""
+    canvas, axes = drawing(72, 25)
+    for column, word in enumerate(words):
+        axes.text(8 + 11 * column + 5, 2.5, word, ha="center", size=14, style="italic")
+    axes.text(44, 2.5, "label", ha="center", size=14)
+    axes.text(58, 2.5, "−log p", ha="center", size=14)
+    scored, told = [], []
+    for row, (chances, label) in enumerate(zip(logits.softmax(-1).tolist(), labels, strict=True)):
+        y, ignored = 4 + 5.4 * row, label < 0
+        axes.text(7, y + 2.4, f"row {row}", ha="right", va="center", size=14)
+        for column, chance in enumerate(chances):
+            picked = column == label
+            box(axes, 8 + 11 * column, y, f"{chance:.2f}", width=10.4, height=4.8, size=14,
+                fill=COLOURS["scored"] if picked else PALE,
+                colour="white" if picked else COLOURS["ignored"] if ignored else TEXT)  # fmt: skip
+        if not ignored:
+            scored.append(-math.log(chances[label]))
+        loss = "ignored" if ignored else f"{scored[-1]:.4f}"
+        told.append(f"row {row}, label {label}: {loss}")
+        for x, text in ((44, str(label)), (58, loss)):
+            axes.text(x, y + 2.4, text, ha="center", va="center", size=14,
+                      color=COLOURS["ignored" if ignored else "scored"])  # fmt: skip
+    mean = f"{sum(scored):.4f} / {len(scored)} = {sum(scored) / len(scored):.4f}"
+    axes.text(66, 23, mean, ha="right", va="center", size=15, color=TEXT)
+    return finish(
+        canvas,
+        alt=f"The -log p that each label picks. {'; '.join(told)}. Sum and mean: {mean}.",
+        caption="The label picks one probability of its row. The ignored row picks none.",
+    )
+
+
 def four_fields(tokens: Sequence[str], hidden: Sequence[bool], labels: Sequence[str]) -> Figure:
     """Draw each token in its field: hidden or visible, scored or ignored (label ``""``)."""
     asks = {
@@ -297,7 +329,7 @@ def four_fields(tokens: Sequence[str], hidden: Sequence[bool], labels: Sequence[
     return finish(
         canvas,
         alt=f"Two by two fields with the tokens of one sentence. {'; '.join(words)}.",
-        caption="The input says what is hidden, the label says what is scored: an arrow leads to it.",
+        caption="The ids say what is hidden, the labels say what is scored.",
     )
 
 
