@@ -1,11 +1,13 @@
 """What lesson 06 needs: its two exercises, a model that learns to spell, and its figures."""
 
 import math
+import os
 import types
 from importlib.resources import files
 
 import torch
 from torch.nn.functional import cross_entropy, one_hot
+from tqdm.auto import tqdm
 
 from mlmtutor.figure import COLOURS, figure, finish
 from mlmtutor.lessons.exercise import (
@@ -334,3 +336,169 @@ def _(model, batches):
 )
 def _the_loss_alone(model, batches):
     return _evaluate(model, batches)[0]
+
+
+# A model that learns to spell
+
+PARAGRAPHS = files("mlmtutor").joinpath("data/opticks.txt").read_text("utf-8").splitlines()
+HELD_OUT = PARAGRAPHS[9::10]
+TRAINING = [text for number, text in enumerate(PARAGRAPHS) if number % 10 != 9]
+LETTERS = ["[MASK]", *sorted(set("".join(PARAGRAPHS).lower()))]
+MASK, V = 0, len(LETTERS)
+
+
+def letter_rows(texts):
+    """Return texts as ids of letters, in rows of 16."""
+    ids = torch.tensor([LETTERS.index(letter) for letter in " ".join(texts).lower()])
+    return ids[: len(ids) // 16 * 16].view(-1, 16)
+
+
+def select(ids, generator):
+    """Select 15 % of the positions."""
+    return torch.rand(ids.shape, generator=generator) < 0.15
+
+
+def right(ids, selected):
+    """Mask the selected letters, and score them alone."""
+    return ids.masked_fill(selected, MASK), ids.masked_fill(~selected, -100)
+
+
+def nothing_masked(ids, selected):
+    """Show every letter, and score every letter."""
+    return ids, ids
+
+
+def labels_are_inputs(ids, selected):
+    """Mask the selected letters, and take the masked ids as labels."""
+    ids = ids.masked_fill(selected, MASK)
+    return ids, ids
+
+
+def aliased(ids, selected):
+    """Keep the labels first and mask afterwards, in the one tensor that both are."""
+    labels = ids
+    ids[selected] = MASK
+    return ids, labels.masked_fill(~selected, -100)
+
+
+POLICIES = {
+    "masked, labels\nwhere masked": right,
+    "nothing masked,\nlabels = ids": nothing_masked,
+    "masked, labels =\nthe masked ids": labels_are_inputs,
+    "labels = ids,\nthen ids masked": aliased,
+}
+
+
+def new_model():
+    """Return a small BERT for letters, always with the same random weights, and its optimizer."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    start = {"intermediate_size": 64, "initializer_range": 0.12, "max_position_embeddings": 16}
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = BertForMaskedLM(BertConfig(vocab_size=V, **sizes, **start, **no_dropout))
+    return model, torch.optim.AdamW(model.parameters(), lr=5e-3)
+
+
+def train(policy, steps=250):
+    """Train a new model on the labels of one policy; return it and the loss of each step."""
+    (model, optimizer), rows = new_model(), letter_rows(TRAINING)
+    draw, losses = torch.Generator().manual_seed(1), []
+    # No progress bar where stored outputs are compared.
+    for _ in tqdm(range(steps), leave=False, disable="PYTEST_CURRENT_TEST" in os.environ):
+        ids = rows[torch.randint(len(rows), (128,), generator=draw)]
+        input_ids, labels = policy(ids, select(ids, draw))
+        loss = model(input_ids=input_ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return model.eval(), losses
+
+
+# Figures
+
+
+def loss_curves(losses, unigram):
+    """F10, first half: the training loss of each policy, and nothing else.
+
+    Args:
+        losses: for each policy, in words, the loss of each step.
+        unigram: the loss of a model that knows how often each letter occurs.
+    """
+    canvas, panels = figure(1, len(losses), size=(7.2, 3.0), sharey=True)
+    said = []
+    for axes, (words, curve) in zip(panels, losses.items(), strict=True):
+        axes.plot(range(1, len(curve) + 1, 2), curve[::2], color=COLOURS["scored"], linewidth=1.5)
+        axes.axhline(unigram, color=COLOURS["ignored"], linewidth=1, linestyle=":")
+        axes.set_title(words, fontsize=11)
+        axes.set(ylim=(-0.1, 4.5), xlabel="step", xticks=(0, len(curve)))
+        last = sum(curve[-20:]) / 20
+        end = "near 0" if last < 0.1 else "below" if last < unigram else "above"
+        said.append(f"{' '.join(words.split())}: ends {end}{'' if last < 0.1 else ' that line'}.")
+    panels[0].set_ylabel("training loss (nats)")
+    panels[-1].text(len(curve), unigram, "letter frequencies", ha="right", va="bottom",
+                    color=COLOURS["ignored"])  # fmt: skip
+    return finish(
+        canvas,
+        alt="The training loss of four models, with the loss of letter frequencies as a dotted "
+        "line. " + " ".join(said),
+        caption="Four trainings that differ in their labels alone. Which model would you ship?",
+    )
+
+
+def accuracies(accuracy, guess):
+    """F10, second half: the share of hidden letters that each model gets right.
+
+    Args:
+        accuracy: for each policy, in words, the share of right answers on one frozen mask.
+        guess: the share that is right when the answer is always the most frequent letter.
+    """
+    canvas, axes = figure(size=(7.2, 2.6))
+    said = []
+    for row, (words, share) in enumerate(accuracy.items()):
+        better = share > guess
+        colour = COLOURS["right" if better else "wrong"]
+        axes.barh(row, share, color=colour)
+        axes.text(share + 0.005, row, f"{share:.0%}", va="center", color=colour, fontsize=13)
+        said.append(f"{' '.join(words.split())}: {'above' if better else 'below'} it.")
+    axes.axvline(guess, color=COLOURS["ignored"], linewidth=1.5, linestyle=":")
+    axes.text(guess, -0.6, " always answering a space", color=COLOURS["ignored"], fontsize=12)
+    axes.set_yticks(range(len(accuracy)), list(accuracy), fontsize=11)
+    axes.set(ylim=(len(accuracy) - 0.4, -1.1), xlim=(0, 0.4), xticks=[])
+    axes.spines["bottom"].set_visible(False)
+    return finish(
+        canvas,
+        alt="The share of hidden letters that each of four models gets right, with the share of "
+        "always answering a space as a line. " + " ".join(said),
+        caption="The same four models: how many of the hidden letters each gets right.",
+    )
+
+
+def mixture(share, masked, visible):
+    """A loss over all positions as two blocks, as wide as their share and as high as their loss.
+
+    Args:
+        share: the share of the masked positions.
+        masked: the mean loss there.
+        visible: the mean loss at the other positions.
+    """
+    canvas, axes = figure(size=(7.2, 2.8))
+    whole = share * masked + (1 - share) * visible
+    axes.bar(0, masked, share, align="edge", color=COLOURS["replaced"])
+    axes.bar(share, visible, 1 - share, align="edge", color=COLOURS["ignored"])
+    axes.axhline(whole, color=COLOURS["scored"], linewidth=2)
+    axes.text(share + 0.02, 0.9 * masked, f"{share:.0%} masked letters: {masked:.1f}", fontsize=13,
+              va="center", color="#8A5A00")  # fmt: skip
+    axes.text(1, whole + 0.05, f"loss {whole:.1f}", ha="right", va="bottom", fontsize=13,
+              weight="bold", color=COLOURS["scored"])  # fmt: skip
+    axes.text(share + 0.02, 0.06, f"{1 - share:.0%} visible letters: {visible:.1f}", fontsize=13,
+              va="bottom", color=COLOURS["ignored"])  # fmt: skip
+    axes.set(xlim=(0, 1), xticks=[], ylabel="loss (nats)")
+    return finish(
+        canvas,
+        alt=f"Two blocks: {share:.0%} of the width are masked letters with a high loss, "
+        f"{1 - share:.0%} are visible letters with a loss near 0. The mean of both is low.",
+        caption="With labels everywhere, the loss is the mean over both blocks.",
+    )
