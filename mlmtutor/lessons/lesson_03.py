@@ -15,7 +15,7 @@ MASK_ID, VOCAB_SIZE = 103, 30522
 
 
 def corrupt(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    """Right: corrupt(input_ids, selected, mask_id, vocab_size, mask, random), ids and labels."""
+    """The right answer to exercise 1."""
     return replaced(input_ids, selected, mask_id, vocab_size, mask, random)
 
 
