@@ -91,7 +91,7 @@ def trainer_step(
 # Several processes
 
 
-Step = dict[str, tuple[torch.Tensor, dict[str, torch.Tensor]]]
+Step = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 def process_loss(logits: torch.Tensor, labels: torch.Tensor, divisor: str) -> torch.Tensor:
@@ -125,7 +125,7 @@ def run_data_parallel(
 
     Returns:
         For each batch, and for each divisor of :func:`process_loss`, the mean of the losses of the
-        processes, and the gradient of each parameter as the optimizer would see it.
+        processes, and all gradients in one vector, as the optimizer would see them.
 
     Raises:
         ValueError: a batch has no labels, or fewer rows than processes.
@@ -178,13 +178,11 @@ def _step(model: Any, batch: Any, rank: int, processes: int) -> Step:
     labels = mine.pop("labels")
     result = {}
     for divisor in ("own", "all"):
-        model.zero_grad()
         loss = process_loss(model(**mine).logits, labels, divisor)
         loss.backward()  # averages the gradients of the processes
         mean = loss.detach()
         dist.all_reduce(mean)
-        gradients = {name: p.grad for name, p in model.module.named_parameters()}
-        result[divisor] = (mean / processes, gradients)
+        result[divisor] = (mean / processes, flat_gradient(model.module))
     return result
 
 

@@ -8,7 +8,20 @@ import torch
 
 from mlmtutor._html import printable
 from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, figure, finish
+from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.lessons.exercise import CHANGED, exercise
+
+
+def diagonal(
+    ids: torch.Tensor, positions: torch.Tensor, mask_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return one row for each position, hidden there, and the labels of the rows."""
+    rows = torch.arange(len(positions))
+    batch = ids.repeat(len(positions), 1)
+    labels = torch.full_like(batch, IGNORE_INDEX)
+    labels[rows, positions] = batch[rows, positions]
+    batch[rows, positions] = mask_id
+    return batch, labels
 
 
 def _scores() -> list[tuple[Any, ...]]:
