@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,10 +23,11 @@ def outcome(batch: Mapping[str, Any], model: Any) -> str:
     return "loss None" if loss is None else f"loss {loss:.2f}"
 
 
-def trainer_of(rows: Sequence[Any], collator: Any, model: Any, tokenizer: Any) -> Any:
-    """Return a ``transformers.Trainer`` that trains and evaluates on these rows, on the CPU."""
+def trainer_of(batch: Mapping[str, Any], collator: Any, model: Any, tokenizer: Any) -> Any:
+    """Return a ``transformers.Trainer`` that trains and evaluates on the rows of a batch."""
     import transformers
 
+    rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         options = transformers.TrainingArguments(
             folder, report_to="none", disable_tqdm=True, use_cpu=True
