@@ -118,7 +118,9 @@ def _(logits, labels):
     return cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
 
 
-@check_loss_by_hand.mistake("That is minus the mean of the probabilities: the logarithm is missing.")
+@check_loss_by_hand.mistake(
+    "That is minus the mean of the probabilities: the logarithm is missing."
+)
 def _(logits, labels):
     return -(-_token_loss(logits, labels)).exp()[labels != -100].mean()
 
@@ -382,27 +384,31 @@ def loss_breakdown(logits, labels, frequencies):
 # Figures
 
 
-def loss_grid(tokens, answers, losses):
+def loss_grid(input_ids, labels, token_losses, tokenizer):
     """F7: from the positions of a batch to its loss, with two wrong ways out.
 
     Args:
-        tokens: the tokens of each row.
-        answers: for each row, the word of the label at a scored position, ``None`` elsewhere.
-        losses: for each row, -log p of each of its labels.
+        input_ids: ids of the batch.
+        labels: its labels.
+        token_losses: -log p of each label, in the order of the positions.
+        tokenizer: names the tokens.
     """
-    each = [loss for row in losses for loss in row]
-    words = [word for row in answers for word in row if word]
-    total, positions = sum(each), sum(map(len, tokens))
-    mean, rows = total / len(each), sum(sum(row) / len(row) for row in losses) / len(losses)
+    scored, each = labels != -100, token_losses.flatten()
+    ids = torch.where(scored, labels, input_ids)  # at a scored position the answer is shown
+    tokens = [tokenizer.convert_ids_to_tokens(row) for row in ids]
+    words = tokenizer.convert_ids_to_tokens(labels[scored])
+    total, positions, mean = each.sum(), labels.numel(), each.mean()
+    rows = torch.stack([row.mean() for row in each.split(scored.sum(1).tolist())]).mean()
     canvas, axes = drawing(12, 7.6)
-    for y, (row, labels) in enumerate(zip(tokens, answers, strict=True)):
-        for x, (token, word) in enumerate(zip(row, labels, strict=True)):
-            fill, colour = (COLOURS["scored"], "white") if word else (PALE, COLOURS["ignored"])
-            box(axes, x, y, word or token, fill=fill, colour=colour)
+    for y, row in enumerate(tokens):
+        for x, token in enumerate(row):
+            blue, grey = (COLOURS["scored"], "white"), (PALE, COLOURS["ignored"])
+            fill, colour = blue if scored[y, x] else grey
+            box(axes, x, y, token, fill=fill, colour=colour)
     for x, word, loss in zip((2.6, 4.6, 6.6), words, each, strict=True):
         arrow(axes, (x, 2.15), (x, 2.75), COLOURS["scored"])
         axes.text(x, 3.05, plain(word), ha="center", color=COLOURS["scored"], weight="bold")
-        axes.text(x, 3.95, f"{math.exp(-loss):.2f}", ha="center", fontsize=14)
+        axes.text(x, 3.95, f"{(-loss).exp():.2f}", ha="center", fontsize=14)
         axes.text(x, 4.95, f"{loss:.2f}", ha="center", fontsize=14)
     for y, text in ((3.95, "p"), (4.95, "−ln p"), (6.05, "sum"), (7.15, "loss")):
         axes.text(0.1, y, text, fontsize=13)

@@ -187,9 +187,8 @@ def _judge(answer):
                     raise WrongAnswer(message)
             name = ("loss", "loss", "perplexity", "top5")[part]
             raise WrongAnswer(first_difference(one, other, (name,)))
-    return "loss {:.2f}, perplexity {:.2f}, top 5 {:.0%}; the mode is kept.".format(
-        found[0], found[2], found[3]
-    )
+    loss, _, perplexity, top5, *_ = found
+    return f"loss {loss:.2f}, perplexity {perplexity:.2f}, top 5 {top5:.0%}; the mode is kept."
 
 
 def _evaluate(model, batches, finish=None, mode=False, keep_mode=True, gradients=False):
@@ -230,9 +229,7 @@ def _(model, batches):
     return _evaluate(model, batches, finish)
 
 
-@check_evaluate_batches.mistake(
-    "That is the sum over all labels. Divide it by how many there are."
-)
+@check_evaluate_batches.mistake("That is the sum over all labels. Divide it by how many there are.")
 def _(model, batches):
     return _evaluate(model, batches, lambda r, losses, _: (torch.cat(losses).sum().item(), *r[1:]))
 
