@@ -279,6 +279,7 @@ def _logits(
             f"model must give logits at each position, but {type(model).__name__} gives none: "
             "load it with AutoModelForMaskedLM."
         )
+    logits = logits[:, : input_ids.shape[1]]  # Perceiver's are as many as it has positions
     if asked is not None:
         logits = logits[:, 0] if logits.shape[1] == 1 else logits[rows, asked]
     logits = logits.float().cpu()

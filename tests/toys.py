@@ -101,6 +101,13 @@ HEADS = {
     "Albert": SMALL | {"embedding_size": 8},
     "Electra": SMALL | {"embedding_size": 8},
     "DebertaV2": SMALL,
+    "XLMRoberta": SMALL,
+    "Camembert": SMALL,
+    "MPNet": SMALL,
+    "Deberta": SMALL,
+    "Esm": SMALL | {"mask_token_id": 4, "position_embedding_type": "rotary"},
+    "EuroBert": SMALL | {"num_key_value_heads": 2, "mask_token_id": 4},
+    "Longformer": SMALL | {"attention_window": [4], "sep_token_id": 2},
     "ModernBert": SMALL
     | {
         "bos_token_id": 1,

@@ -1,9 +1,11 @@
-import html.parser
 import math
 import re
+from html.parser import HTMLParser
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlmtutor import alignment
 from mlmtutor.alignment_table import BLOCK, LONGEST, MOST_ROWS, STYLES, WIDEST
@@ -12,7 +14,15 @@ IDS = [101, 1045, 2215, 2000, 103, 1996, 2088, 1012, 102]
 LABELS = [-100, -100, -100, -100, 2689, -100, -100, -100, -100]
 
 
-class Reader(html.parser.HTMLParser):
+def table_of(tokenizer, ids, labels=None, logits=None):
+    return alignment({"input_ids": ids, "labels": labels}, tokenizer, logits)
+
+
+def html(table):
+    return table._repr_html_()
+
+
+class Reader(HTMLParser):
     """Collect tags with attributes, the text of cells, and what is open at the end."""
 
     def __init__(self, text):
@@ -38,10 +48,6 @@ class Reader(html.parser.HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
-def html_of(table):
-    return table._repr_html_()
-
-
 def contrast(one, other):
     """WCAG 2 contrast ratio of two colours given as #RRGGBB."""
 
@@ -54,12 +60,12 @@ def contrast(one, other):
     return (bright + 0.05) / (dark + 0.05)
 
 
-def test_html_and_text_have_the_same_cells(tutor):
+def test_alignment_has_the_same_cells_in_html_and_text(tutor):
     model, tokenizer = tutor
     with torch.no_grad():
         out = model(torch.tensor([IDS]), labels=torch.tensor([LABELS]))
-    table = alignment(tokenizer, IDS, LABELS, out.logits[0])
-    [rows] = Reader(html_of(table)).tables
+    table = table_of(tokenizer, IDS, LABELS, out.logits[0])
+    [rows] = Reader(html(table)).tables
     assert [row[0] for row in rows] == [
         "position", "token", "input_ids", "labels", "scored", "−log p(label)",
     ]  # fmt: skip
@@ -76,7 +82,7 @@ def test_html_and_text_have_the_same_cells(tutor):
     )
 
 
-def test_loss_is_the_models_for_a_batch(tutor):
+def test_alignment_has_the_loss_of_the_model_for_a_batch(tutor):
     model, tokenizer = tutor
     batch = tokenizer(["A [MASK] sat.", "It was a [MASK] day."], padding=True, return_tensors="pt")
     ids = batch["input_ids"]
@@ -84,7 +90,7 @@ def test_loss_is_the_models_for_a_batch(tutor):
     labels[1, 1] = ids[1, 1]
     with torch.no_grad():
         out = model(**batch, labels=labels)
-    table = alignment(tokenizer, ids, labels, out.logits, attention_mask=batch["attention_mask"])
+    table = alignment({**batch, "labels": labels}, tokenizer, out.logits)
     assert table.loss == pytest.approx(out.loss.item(), abs=1e-6)
     assert table.scored == 3
     assert "row 0 position 2, row 1 position 1, row 1 position 4" in table.summary
@@ -94,17 +100,17 @@ def test_loss_is_the_models_for_a_batch(tutor):
     assert "attention_mask" in str(table)
 
 
-def test_meaning_does_not_rest_on_colour(tokenizer):
-    rows = Reader(html_of(alignment(tokenizer, IDS, LABELS))).tables[0]
+def test_alignment_has_marks_beside_colours(tokenizer):
+    rows = Reader(html(table_of(tokenizer, IDS, LABELS))).tables[0]
     marks = rows[4][1:]
     assert [mark.startswith("✓") for mark in marks] == [label != -100 for label in LABELS]
     assert {mark for mark, label in zip(marks, LABELS, strict=True) if label == -100} == {"·"}
 
 
-def test_html_survives_an_untrusted_notebook(tokenizer):
+def test_alignment_html_survives_an_untrusted_notebook(tokenizer):
     long = [[101, *[2000 + i for i in range(60)], 102]] * 2
-    for table in (alignment(tokenizer, IDS, LABELS), alignment(tokenizer, long, long)):
-        reader = Reader(html_of(table))
+    for table in (table_of(tokenizer, IDS, LABELS), table_of(tokenizer, long, long)):
+        reader = Reader(html(table))
         assert reader.open == []
         assert {t for t, _ in reader.tags} <= {
             "div",
@@ -119,15 +125,15 @@ def test_html_survives_an_untrusted_notebook(tokenizer):
         assert {a for _, attributes in reader.tags for a in attributes} <= {"style", "scope"}
 
 
-def test_headers_have_scope_and_tables_have_captions(tokenizer):
-    reader = Reader(html_of(alignment(tokenizer, [IDS, IDS], [LABELS, LABELS])))
+def test_alignment_headers_have_a_scope_and_tables_a_caption(tokenizer):
+    reader = Reader(html(table_of(tokenizer, [IDS, IDS], [LABELS, LABELS])))
     names = [tag for tag, _ in reader.tags]
     assert names.count("table") == names.count("caption") == 2
     scopes = [attributes.get("scope") for tag, attributes in reader.tags if tag == "th"]
     assert set(scopes) == {"row", "col"}
 
 
-def test_coloured_cells_are_readable_in_both_themes():
+def test_alignment_colours_are_readable_in_both_themes():
     for name, style in STYLES.items():
         background = re.search(r"background:(#[0-9A-F]{6})", style)
         if background:
@@ -146,10 +152,10 @@ def test_coloured_cells_are_readable_in_both_themes():
 
 
 @pytest.mark.parametrize("length", [0, 1, BLOCK, BLOCK + 1, LONGEST, LONGEST + 1, 512])
-def test_every_position_is_shown_or_counted(tokenizer, length):
+def test_alignment_shows_or_counts_every_position(tokenizer, length):
     ids = [2000 + i for i in range(length)]
     labels = [i if n % 5 == 0 else -100 for n, i in enumerate(ids)]
-    table = alignment(tokenizer, ids, labels)
+    table = table_of(tokenizer, ids, labels)
     shown = [int(c.text) for block in table.blocks if block.lines for c in block.lines[0][1]]
     folds = [re.search(r"positions (\d+) to (\d+) are folded: (\d+) positions, (\d+) scored", b.title)
              for b in table.blocks if not b.lines]  # fmt: skip
@@ -159,16 +165,16 @@ def test_every_position_is_shown_or_counted(tokenizer, length):
         assert count == last - first + 1
         assert scored == sum(label != -100 for label in labels[first : last + 1])
         shown += range(first, last + 1)
-        assert fold.group() in html_of(table)
+        assert fold.group() in html(table)
         assert fold.group() in str(table)
     assert sorted(shown) == list(range(length))
     assert all(len(b.lines[0][1]) <= BLOCK for b in table.blocks if b.lines)
     assert table.summary.startswith(f"{sum(x != -100 for x in labels)} of {length} positions")
 
 
-def test_wide_tokens_wrap_earlier(tokenizer):
+def test_alignment_wraps_wide_tokens_earlier(tokenizer):
     word = tokenizer.convert_tokens_to_ids("characteristics")
-    table = alignment(tokenizer, [word] * 12, [word] * 12)
+    table = table_of(tokenizer, [word] * 12, [word] * 12)
     shown = [int(c.text) for block in table.blocks for c in block.lines[0][1]]
     assert shown == list(range(12))
     assert len(table.blocks) == 2
@@ -176,66 +182,92 @@ def test_wide_tokens_wrap_earlier(tokenizer):
         assert len(line) <= WIDEST + 15
 
 
-def test_rows_of_a_large_batch_are_folded_with_a_count(tokenizer):
-    table = alignment(tokenizer, [IDS] * 11, [LABELS] * 11)
+def test_alignment_folds_rows_with_a_count(tokenizer):
+    table = table_of(tokenizer, [IDS] * 11, [LABELS] * 11)
     assert table.blocks[-1].title == "… 3 more rows are folded: 27 positions, 3 scored …"
     assert len(table.blocks) == MOST_ROWS + 1
     assert table.scored == 11
 
 
-def test_replaced_is_told_from_kept_and_from_special(tokenizer):
+def test_alignment_tells_replaced_from_kept_and_special(tokenizer):
     ids = [101, 103, 4937, 2938, 102]
     labels = [-100, 2000, 9999, 2938, -100]
-    [block] = alignment(tokenizer, ids, labels).blocks
+    [block] = table_of(tokenizer, ids, labels).blocks
     assert [cell.style for cell in dict(block.lines)["token"]] == [
         "special", "replaced", "replaced", "plain", "special",
     ]  # fmt: skip
 
 
-def test_wrong_labels_are_shown_not_refused(tutor):
+def test_alignment_shows_wrong_labels(tutor):
     model, tokenizer = tutor
     logits = model(torch.tensor([IDS])).logits[0]
     for label in (-1, len(tokenizer)):
         labels = [*LABELS[:-1], label]
-        table = alignment(tokenizer, IDS, labels, logits)
-        assert "✗ no id" in str(table)
+        table = table_of(tokenizer, IDS, labels, logits)
+        assert "✗ not an id" in str(table)
         assert f"label {label} is neither -100 nor an id from 0 to 30521" in table.summary
         assert table.loss is None
         with pytest.raises(IndexError):
             model(torch.tensor([IDS]), labels=torch.tensor([labels]))
 
 
-def test_nothing_labelled_is_nan_as_in_the_model(tutor):
+def test_alignment_of_nothing_labelled_is_nan_as_in_the_model(tutor):
     model, tokenizer = tutor
     nothing = torch.full((1, 9), -100)
     out = model(torch.tensor([IDS]), labels=nothing)
-    table = alignment(tokenizer, torch.tensor([IDS]), nothing, out.logits)
+    table = table_of(tokenizer, torch.tensor([IDS]), nothing, out.logits)
     assert math.isnan(out.loss.item())
     assert math.isnan(table.loss)
     assert table.summary == "0 of 9 positions are scored (✓). loss = mean of 0 values = nan"
 
 
-def test_without_labels(tokenizer):
-    table = alignment(tokenizer, IDS)
+def test_alignment_without_labels(tokenizer):
+    table = table_of(tokenizer, IDS)
     assert table.summary == "No labels: nothing is scored, and the model returns no loss."
     assert "labels" not in dict(table.blocks[0].lines)
 
 
-def test_tokens_are_escaped(tokenizer, monkeypatch):
+def test_alignment_escapes_tokens(tokenizer, monkeypatch):
     monkeypatch.setattr(
         tokenizer, "convert_ids_to_tokens", lambda i: "<b>\n\x00" if i == 5 else None
     )
-    table = alignment(tokenizer, [5, 6], [5, -100])
-    assert "&lt;b&gt;\\n\\x00" in html_of(table)
+    table = table_of(tokenizer, [5, 6], [5, -100])
+    assert "&lt;b&gt;\\n\\x00" in html(table)
     assert "\n\x00" not in str(table)
     assert "(no token)" in str(table)
 
 
-def test_inputs_are_not_changed(tokenizer):
+def test_alignment_leaves_its_input_alone(tokenizer):
     ids, labels = torch.tensor(IDS), torch.tensor(LABELS)
-    alignment(tokenizer, ids, labels, torch.zeros(9, 30522))
+    table_of(tokenizer, ids, labels, torch.zeros(9, 30522))
     assert ids.tolist() == IDS
     assert labels.tolist() == LABELS
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(
+    rows=st.integers(0, 10),
+    length=st.integers(0, 50),
+    special=st.sampled_from([-1, 30522, 2**40]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_alignment_shows_any_batch(tokenizer, rows, length, special, seed):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(30522, (rows, length), generator=generator)
+    labels = ids.masked_fill(torch.rand(ids.shape, generator=generator) < 0.8, -100)
+    for values in (labels, labels.masked_fill(ids % 7 == 0, special)):
+        table = table_of(tokenizer, ids, values)
+        assert table.scored == (values != -100).sum()
+        assert Reader(html(table)).open == []
+        assert str(table).endswith(table.summary)
+
+
+def test_alignment_wants_one_mapping_and_the_tokenizer_behind_it(tokenizer):
+    for wrong in (torch.tensor(IDS), [IDS], {"labels": LABELS}):
+        with pytest.raises(TypeError, match="batch must be a mapping with input_ids"):
+            alignment(wrong, tokenizer)
+    with pytest.raises(TypeError, match="tokenizer must be that of the model, but is a dict"):
+        alignment({"input_ids": IDS}, {})
 
 
 @pytest.mark.parametrize(
@@ -249,6 +281,6 @@ def test_inputs_are_not_changed(tokenizer):
         ((IDS, LABELS, torch.zeros(1, 9, 5)), ValueError, "did you pass logits of one sentence"),
     ],
 )  # fmt: skip
-def test_bad_input_is_named(tokenizer, arguments, error, message):
+def test_alignment_names_the_cause_of_an_error(tokenizer, arguments, error, message):
     with pytest.raises(error, match=message):
-        alignment(tokenizer, *arguments)
+        table_of(tokenizer, *arguments)

@@ -1,172 +1,184 @@
-"""label_positions: the answer where chosen, -100 elsewhere."""
+"""One set of labels, five ways to write it down: nothing is lost, and nothing is guessed."""
+
+import itertools
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
 
-from mlmtutor.labels import (
-    IGNORE_INDEX,
-    MaskedPositions,
-    SelectedTargets,
-    convert_labels,
-    label_positions,
-)
+from mlmtutor.labels import MaskedPositions, SelectedTargets, convert_labels
+
+CONVENTIONS = ["-100", "-1", "pad", "positions", "selected"]
+V = 11
 
 
-def test_ignore_index_is_the_default_of_torch():
-    assert torch.nn.CrossEntropyLoss().ignore_index == IGNORE_INDEX
+def convert(labels, source, target, **options):
+    length = 4 if source == "positions" else None
+    return convert_labels(labels, source, target, length=length, **options)
 
 
-@settings(deadline=None, derandomize=True, max_examples=50)
-@given(data=st.data())
-def test_answer_where_chosen_and_ignore_index_elsewhere(data):
-    shape = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=3))
-    seed = data.draw(st.integers(0, 2**32 - 1))
-    ignore_index = data.draw(st.sampled_from([-100, -1, 5000]))
-    generator = torch.Generator().manual_seed(seed)
-    input_ids, targets = torch.randint(1000, (2, *shape), generator=generator)
-    positions = torch.rand(shape, generator=generator) < 0.5
-    for answers in (None, targets):
-        labels = label_positions(input_ids, positions, answers, ignore_index)
-        expected = input_ids if answers is None else answers
-        assert labels.shape == input_ids.shape
-        assert labels.dtype == torch.int64
-        assert torch.equal(labels[positions], expected[positions])
-        assert (labels[~positions] == ignore_index).all()
+def parts(labels):
+    """Return the tensors of labels in any convention."""
+    return [labels] if isinstance(labels, torch.Tensor) else list(vars(labels).values())
 
 
-@pytest.mark.parametrize("chosen", [False, True])
-def test_labels_share_no_memory_with_the_input(chosen):
-    input_ids = torch.tensor([[101, 7, 8, 102]])
-    targets = input_ids + 1
-    positions = torch.full_like(input_ids, chosen, dtype=torch.bool)
-    for answers in (None, targets):
-        labels = label_positions(input_ids, positions, answers)
-        before = labels.clone()
-        input_ids[:] = 103
-        targets[:] = 104
-        positions[:] = not chosen
-        assert torch.equal(labels, before)
-        input_ids[:], targets[:], positions[:] = 7, 8, chosen
+def loss(logits, labels, convention):
+    """Compute the loss as the users of each convention do."""
+    if convention == "positions":
+        at = labels.positions.unsqueeze(-1).expand(-1, -1, logits.shape[-1])
+        log_p = logits.gather(1, at).log_softmax(-1)
+        nll = -log_p.gather(-1, labels.ids.unsqueeze(-1)).squeeze(-1)
+        return (labels.weights * nll).sum() / labels.weights.sum()
+    if convention == "selected":
+        return cross_entropy(logits[labels.selected], labels.targets[labels.selected])
+    ignored = {"-100": -100, "-1": -1, "pad": 0}[convention]
+    return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=ignored)
 
 
-def test_inputs_are_left_alone():
-    input_ids, targets = torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10])
-    positions = torch.tensor([True, False, True])
-    label_positions(input_ids, positions, targets)
-    assert input_ids.tolist() == [5, 6, 7]
-    assert targets.tolist() == [8, 9, 10]
-    assert positions.tolist() == [True, False, True]
+labels_100 = st.lists(
+    st.lists(st.sampled_from([-100, *range(V)]), min_size=4, max_size=4), min_size=1, max_size=4
+).map(torch.tensor)
+without_pad = labels_100.map(lambda labels: labels.masked_fill(labels == 0, 1))
+without_random = settings(deadline=None, derandomize=True, max_examples=40)
 
 
-def test_ids_that_are_masked_already_need_targets():
-    masked = torch.tensor([[101, 103, 102]])
-    at_mask = masked == 103
-    assert label_positions(masked, at_mask).tolist() == [[-100, 103, -100]]
-    original = torch.tensor([[101, 4937, 102]])
-    assert label_positions(masked, at_mask, original).tolist() == [[-100, 4937, -100]]
+@without_random
+@given(without_pad)
+def test_convert_labels_agrees_for_every_pair_and_loses_nothing(labels):
+    written = {name: convert(labels, "-100", name) for name in CONVENTIONS}
+    for source, target in itertools.product(CONVENTIONS, repeat=2):
+        result = convert(written[source], source, target)
+        for part, expected in zip(parts(result), parts(written[target]), strict=True):
+            assert torch.equal(part, expected)
+            assert part.dtype == expected.dtype
+        assert torch.equal(convert(result, target, "-100"), labels)
 
 
-def test_targets_that_are_labels_already_are_accepted():
-    ids = torch.tensor([1, 2, 3])
-    labels = torch.tensor([-100, 9, -100])
-    assert torch.equal(label_positions(ids, labels != -100, labels), labels)
+@without_random
+@given(labels_100)
+def test_convert_labels_keeps_id_0_where_the_convention_can_say_it(labels):
+    for name in ("-1", "positions", "selected"):
+        assert torch.equal(convert(convert(labels, "-100", name), name, "-100"), labels)
 
 
-IDS = torch.tensor([[5, 6, 7]])
-CHOSEN = torch.tensor([[False, True, False]])
+@without_random
+@given(without_pad, st.integers(0, 3))
+def test_convert_labels_keeps_the_loss(labels, column):
+    labels[0, column] = 5  # at least one position is scored
+    logits = torch.randn(*labels.shape, V, generator=torch.Generator().manual_seed(0))
+    expected = loss(logits, labels, "-100")
+    for name in CONVENTIONS:
+        assert torch.isclose(loss(logits, convert(labels, "-100", name), name), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (([5, 6], CHOSEN), TypeError, "input_ids must be a torch.Tensor, but is a list"),
-        (({"input_ids": IDS}, CHOSEN), TypeError, r"is a dict: pass .* batch\['input_ids'\]"),
-        ((IDS.float(), CHOSEN), ValueError, r"input_ids must have dtype .*float32.*\.long\(\)"),
-        ((-IDS, CHOSEN), ValueError, "^input_ids must hold .* holds -7: labels have"),
-        ((IDS, CHOSEN.to_sparse()), ValueError, "^positions must be a dense tensor"),
-        ((IDS, [1]), TypeError, "positions must be a bool torch.Tensor, but is a list"),
-        ((IDS, torch.tensor([1])), ValueError, r"torch.bool, but has torch.int64: .* indices"),
-        (
-            (IDS, CHOSEN[0]),
-            ValueError,
-            r"^positions .* input_ids, \(1, 3\), but has \(3,\): .* dim",
-        ),
-        ((IDS, CHOSEN, [6]), TypeError, "targets must be a torch.Tensor, but is a list"),
-        ((IDS, CHOSEN, IDS.int()), ValueError, "targets must have dtype torch.int64"),
-        (
-            (IDS, CHOSEN, IDS[:, 1:]),
-            ValueError,
-            r"^targets .* of input_ids, \(1, 3\), but has \(1, 2\)",
-        ),
-        ((IDS, CHOSEN, IDS[CHOSEN]), ValueError, "one id for every position"),
-        ((IDS, CHOSEN, IDS - 200), ValueError, "targets at the chosen positions .* -194"),
-        ((IDS, CHOSEN, None, 6), ValueError, "6 is the answer at a chosen position"),
-        ((IDS, CHOSEN, None, -100.0), TypeError, "ignore_index must be an int, but is a float"),
-    ],
-)
-def test_errors_name_the_cause(arguments, error, message):
-    with pytest.raises(error, match=message):
-        label_positions(*arguments)
+@pytest.mark.parametrize("target", CONVENTIONS)
+@pytest.mark.parametrize("source", CONVENTIONS)
+def test_convert_labels_returns_new_tensors(source, target):
+    labels = convert(torch.tensor([[-100, 7, -100, 9], [-100, -100, 8, -100]]), "-100", source)
+    before = [part.clone() for part in parts(labels)]
+    for part in parts(convert(labels, source, target)):
+        part.fill_(1)
+    assert all(map(torch.equal, parts(labels), before))
+
+
+def test_convert_labels_takes_the_whole_text_as_targets():
+    text = torch.tensor([[101, 7, 8, 102]])
+    selected = torch.tensor([[False, True, False, False]])
+    assert convert(SelectedTargets(selected, text), "selected", "-100").tolist() == [
+        [-100, 7, -100, -100]
+    ]
+    labels = text.masked_fill(~selected, -100)  # or what was ignored already
+    assert convert(SelectedTargets(selected, labels), "selected", "-1").tolist() == [
+        [-1, 7, -1, -1]
+    ]
+
+
+def test_convert_labels_ignores_what_stands_at_weight_0():
+    masked = MaskedPositions(
+        torch.tensor([[2, 99]]), torch.tensor([[7, -5]]), torch.tensor([[1.0, 0.0]])
+    )
+    assert convert(masked, "positions", "-100").tolist() == [[-100, -100, 7, -100]]
+
+
+def test_convert_labels_of_nothing():
+    nothing = torch.full((2, 4), -100)
+    assert convert(nothing, "-100", "positions").positions.shape == (2, 0)
+    for name in CONVENTIONS:
+        assert torch.equal(convert(convert(nothing, "-100", name), name, "-100"), nothing)
+        assert convert(convert(nothing[:0], "-100", name), name, "-100").shape == (0, 4)
+
+
+def test_convert_labels_with_another_pad_token():
+    labels = torch.tensor([[-100, 0, 5, -100]])
+    padded = convert(labels, "-100", "pad", pad_token_id=1)
+    assert padded.tolist() == [[1, 0, 5, 1]]
+    assert torch.equal(convert(padded, "pad", "-100", pad_token_id=1), labels)
+
+
+def masked(positions, ids, weights):
+    return MaskedPositions(torch.tensor(positions), torch.tensor(ids), torch.tensor(weights))
+
+
+LABELS = torch.tensor([[-100, 7, 0, 9]])
+REFUSED = {
+    "an answer is [PAD]": ((LABELS, "-100", "pad"), "cannot score [PAD], but the answer"),
+    "no such source": ((LABELS, "100", "-1"), "source must be one of '-100', '-1', 'pad'"),
+    "no such target": ((LABELS, "-100", -1), "target must be one of"),
+    "-100 read as -1": ((LABELS, "-1", "-100"), "must be ids or -1, but hold -100: which"),
+    "-1 read as -100": ((LABELS + 99, "-100", "-1"), "must be ids or -100, but hold -1: which"),
+    "-100 read as pad": ((LABELS, "pad", "-100"), "must be ids or 0, but hold -100"),
+    "one row without batch": ((LABELS[0], "-100", "-1"), "two dimensions, (batch, length)"),
+    "floats": ((LABELS.float(), "-100", "-1"), "must have dtype torch.int64"),
+    "twice in a row": (
+        (masked([[1, 1]], [[7, 8]], [[1.0, 1.0]]), "positions", "-100"),
+        "given twice in one row",
+    ),
+    "position behind the end": (
+        (masked([[4]], [[7]], [[1.0]]), "positions", "-100"),
+        "between 0 and 3, but reach from 4 to 4",
+    ),
+    "negative position": ((masked([[-1]], [[7]], [[1.0]]), "positions", "-100"), "from -1 to -1"),
+    "half a weight": ((masked([[1]], [[7]], [[0.5]]), "positions", "-100"), "must be 0 or 1"),
+    "negative id": ((masked([[1]], [[-100]], [[1.0]]), "positions", "-100"), "ids of weight 1"),
+    "ids of another shape": (
+        (masked([[1]], [[7, 8]], [[1.0]]), "positions", "-100"),
+        "one id and one weight for each position",
+    ),
+    "selected is not a mask": (
+        (SelectedTargets(LABELS, LABELS), "selected", "-100"),
+        "selected must be a bool torch.Tensor, but is torch.int64",
+    ),
+    "a selected answer is -100": (
+        (SelectedTargets(LABELS != 7, LABELS), "selected", "-100"),
+        "targets where selected",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_convert_labels_refuses_what_a_convention_cannot_say(name):
+    arguments, message = REFUSED[name]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        convert(*arguments)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("labels", "source", "message"),
     [
-        (MaskedPositions(IDS.float(), IDS, CHOSEN), "positions", "positions must have dtype"),
-        (MaskedPositions(IDS, IDS.float(), CHOSEN), "positions", "ids must have dtype"),
-        (MaskedPositions(IDS[0], IDS[0], CHOSEN[0]), "positions", "positions must have two dim"),
-        (SelectedTargets(CHOSEN, IDS.float()), "selected", "targets must have dtype"),
-        (SelectedTargets(CHOSEN[0], IDS[0]), "selected", "targets must have two dimensions"),
-        (MaskedPositions(IDS, IDS[:, 1:], CHOSEN), "positions", "ids must .* of positions, "),
-        (MaskedPositions(IDS, IDS, CHOSEN[:, 1:]), "positions", "weights must .* of positions, "),
-        (
-            MaskedPositions(IDS, IDS, CHOSEN.float().to_sparse()),
-            "positions",
-            "weights must .* dense",
-        ),
-        (
-            SelectedTargets(CHOSEN[:, 1:], IDS),
-            "selected",
-            "selected must have the shape of targets,",
-        ),
-        (IDS[0], "-100", "labels must have two dimensions"),
-        (IDS.float(), "-1", "labels in the convention '-1' must have dtype"),
+        ([[7]], "-100", "must be a torch.Tensor"),
+        (LABELS, "positions", "must be MaskedPositions, but are a Tensor"),
+        (LABELS, "selected", "must be SelectedTargets, but are a Tensor"),
     ],
 )
-def test_errors_of_a_conversion_name_the_part(labels, source, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
-        convert_labels(labels, source, "-1", length=9 if source == "positions" else None)
+def test_convert_labels_wants_the_type_of_the_convention(labels, source, message):
+    with pytest.raises(TypeError, match=message):
+        convert(labels, source, "-1")
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "error", "message"),
-    [
-        ("length", -1, ValueError, "length must not be negative, but is -1"),
-        ("length", "4", TypeError, "length must be an int, but is a str"),
-        ("pad_token_id", -3, ValueError, "pad_token_id must not be negative, but is -3"),
-        ("pad_token_id", None, TypeError, "pad_token_id must be an int, but is a NoneType"),
-    ],
-)
-def test_a_number_that_is_no_count_is_named(name, value, error, message):
-    labels = MaskedPositions(*torch.zeros(3, 1, 1, dtype=torch.int64))
-    with pytest.raises(error, match=f"^{message}"):
-        convert_labels(labels, "positions", "pad", **{"length": 4, name: value})
-
-
-def test_the_padding_id_is_needed_for_padding_alone():
-    labels = torch.tensor([[-100, 7]])
-    assert convert_labels(labels, "-100", "-1", pad_token_id=None).tolist() == [[-1, 7]]
-
-
-def test_conversions_of_nothing_have_no_columns():
-    nothing = MaskedPositions(*torch.zeros(3, 2, 0, dtype=torch.int64))
-    assert convert_labels(nothing, "positions", "-100", length=0).shape == (2, 0)
-    no_rows = torch.zeros(0, 4, dtype=torch.int64)
-    assert convert_labels(no_rows, "-100", "positions").ids.shape == (0, 0)
-
-
-def test_selected_targets_are_0_where_nothing_is_scored():
-    labels = torch.tensor([[-100, 7, -100]])
-    assert convert_labels(labels, "-100", "selected").targets.tolist() == [[0, 7, 0]]
+@pytest.mark.parametrize(("source", "length"), [("positions", None), ("-100", 4)])
+def test_convert_labels_wants_a_length_for_positions_alone(source, length):
+    with pytest.raises(ValueError, match="length must be given if and only if"):
+        convert_labels(LABELS, source, "-1", length=length)

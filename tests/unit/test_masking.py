@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toys import byte_level_bpe, without_mask_token, wordpiece
 
 from mlmtutor.labels import IGNORE_INDEX
-from mlmtutor.masking import MaskingPolicy, _words_from_lists, mask_tokens
+from mlmtutor.masking import MaskingPolicy, mask_tokens
 
 FALSE_ALARM = 1e-6
 TOKENIZERS = {"wordpiece": wordpiece(), "byte-level BPE": byte_level_bpe()}
@@ -60,37 +60,23 @@ def p_value(count, n, rate):
 # --- The policy ------------------------------------------------------------------------------
 
 
-def test_default_policy_is_that_of_bert():
-    policy = MaskingPolicy()
-    assert (policy.select, policy.mask, policy.random) == (0.15, 0.8, 0.1)
-    assert policy.whole_word is False
-
-
-def test_policy_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        MaskingPolicy().select = 0.5
-
-
-def test_shares_that_add_up_to_one_are_never_rejected():
+def test_policy_takes_shares_that_add_up_to_one():
     for percent in range(101):
         MaskingPolicy(mask=percent / 100, random=(100 - percent) / 100)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "message"),
     [
-        ({"select": 15}, ValueError, "select must be between 0 and 1, but is 15: .* 0.15"),
-        ({"select": 1.01}, ValueError, "select must be between 0 and 1, but is 1.01"),
-        ({"mask": -0.1}, ValueError, "mask must be between 0 and 1, but is -0.1"),
-        ({"random": math.nan}, ValueError, "random must be between 0 and 1, but is nan"),
-        ({"mask": 0.8, "random": 0.5}, ValueError, r"at most 1, but is 0.8 \+ 0.5: both are sha"),
-        ({"select": "0.15"}, TypeError, "select must be a number, but is a str"),
-        ({"mask": True}, TypeError, "mask must be a number, but is a bool"),
-        ({"whole_word": 1}, TypeError, "whole_word must be True or False, but is a int"),
+        ({"select": 15}, "select must be between 0 and 1, but is 15: .* 0.15"),
+        ({"select": 1.01}, "select must be between 0 and 1, but is 1.01"),
+        ({"mask": -0.1}, "mask must be between 0 and 1, but is -0.1"),
+        ({"random": math.nan}, "random must be between 0 and 1, but is nan"),
+        ({"mask": 0.8, "random": 0.5}, r"at most 1, but is 0.8 \+ 0.5: both are sha"),
     ],
 )
-def test_policy_errors_name_the_cause(arguments, error, message):
-    with pytest.raises(error, match=message):
+def test_policy_errors_name_the_cause(arguments, message):
+    with pytest.raises(ValueError, match=message):
         MaskingPolicy(**arguments)
 
 
@@ -116,7 +102,7 @@ def policies(draw):
     seed=st.integers(0, 2**32 - 1),
     extra=st.booleans(),
 )
-def test_properties(name, shape, policy, seed, extra):
+def test_mask_tokens_keeps_its_promises(name, shape, policy, seed, extra):
     tokenizer = TOKENIZERS[name]
     ids = torch.randint(len(tokenizer), shape, generator=seeded(seed))
     protected = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
@@ -147,7 +133,7 @@ def test_properties(name, shape, policy, seed, extra):
 
 
 @pytest.mark.parametrize("whole_word", [False, True])
-def test_rates_of_zero_and_one_are_exact(tokenizer, whole_word):
+def test_mask_tokens_at_rates_of_0_and_1_is_exact(tokenizer, whole_word):
     ids = random_ids(tokenizer, (16, 64))
     words = torch.arange(64).expand(16, 64) if whole_word else None
 
@@ -169,7 +155,7 @@ def test_rates_of_zero_and_one_are_exact(tokenizer, whole_word):
     assert kept.sum() <= (corrupted != ids).sum() / 4, "only a lucky random token equals its own"
 
 
-def test_results_share_no_memory(tokenizer):
+def test_mask_tokens_returns_new_tensors(tokenizer):
     ids = random_ids(tokenizer, (50,))
     for policy in (MaskingPolicy(select=0), MaskingPolicy(select=1, mask=0, random=0)):
         corrupted, labels = mask_tokens(ids, tokenizer, policy=policy)
@@ -182,7 +168,7 @@ def test_results_share_no_memory(tokenizer):
         ids -= 1
 
 
-def test_the_global_generator_is_used_and_moves_on(tokenizer):
+def test_mask_tokens_draws_from_the_global_generator(tokenizer):
     ids = random_ids(tokenizer, (4, 64))
     torch.manual_seed(3)
     first, second = (mask_tokens(ids, tokenizer)[1] for _ in range(2))
@@ -191,7 +177,7 @@ def test_the_global_generator_is_used_and_moves_on(tokenizer):
     assert not torch.equal(first, second), "masking must be dynamic"
 
 
-def test_a_private_generator_leaves_the_global_one_alone(tokenizer):
+def test_mask_tokens_with_a_generator_leaves_the_global_one_alone(tokenizer):
     state = torch.get_rng_state()
     mask_tokens(random_ids(tokenizer, (4, 64)), tokenizer, generator=seeded())
     assert torch.equal(torch.get_rng_state(), state)
@@ -202,7 +188,7 @@ def test_a_private_generator_leaves_the_global_one_alone(tokenizer):
 EVERYTHING = MaskingPolicy(select=1.0, mask=1.0, random=0.0)
 
 
-def test_special_tokens_and_padding_are_never_selected(tokenizer):
+def test_mask_tokens_protects_special_tokens_and_padding(tokenizer):
     batch = tokenizer(["the cat sat", "the cat"], padding=True, return_tensors="pt")
     ids = batch["input_ids"]
     _, labels = mask_tokens(ids, tokenizer, policy=EVERYTHING)
@@ -211,7 +197,7 @@ def test_special_tokens_and_padding_are_never_selected(tokenizer):
     assert torch.equal(labels == IGNORE_INDEX, special)
 
 
-def test_special_tokens_typed_in_the_text_are_protected_with_and_without_a_mask():
+def test_mask_tokens_protects_special_tokens_typed_in_the_text():
     batch = WORDPIECE("the [MASK] zzz cat", return_tensors="pt", return_special_tokens_mask=True)
     ids, special_tokens_mask = batch["input_ids"], batch["special_tokens_mask"]
     tokens = WORDPIECE.convert_ids_to_tokens(ids[0].tolist())
@@ -223,27 +209,11 @@ def test_special_tokens_typed_in_the_text_are_protected_with_and_without_a_mask(
 
 
 @pytest.mark.parametrize("convert", [torch.Tensor.bool, torch.Tensor.long])
-def test_special_tokens_mask_protects_further_positions(convert):
+def test_mask_tokens_protects_what_special_tokens_mask_adds(convert):
     ids = random_ids(WORDPIECE, (2, 4))
     mask = torch.tensor([[1, 0, 0, 1], [0, 0, 1, 0]])
     _, labels = mask_tokens(ids, WORDPIECE, policy=EVERYTHING, special_tokens_mask=convert(mask))
     assert torch.equal(labels == IGNORE_INDEX, mask.bool())
-
-
-@pytest.mark.parametrize("shape", [(0,), (0, 5), (3, 0)])
-def test_empty_input(tokenizer, shape):
-    ids = torch.zeros(shape, dtype=torch.int64)
-    for result in mask_tokens(ids, tokenizer, special_tokens_mask=ids):
-        assert result.shape == shape
-
-
-def test_a_row_of_special_tokens_has_no_label(tokenizer):
-    ids = torch.full((2, 6), tokenizer.pad_token_id)
-    ids[1] = random_ids(tokenizer, (6,))
-    corrupted, labels = mask_tokens(ids, tokenizer, policy=EVERYTHING)
-    assert torch.equal(corrupted[0], ids[0])
-    assert (labels[0] == IGNORE_INDEX).all()
-    assert torch.equal(labels[1], ids[1])
 
 
 # --- Whole words -----------------------------------------------------------------------------
@@ -251,7 +221,7 @@ def test_a_row_of_special_tokens_has_no_label(tokenizer):
 WHOLE_WORDS = MaskingPolicy(select=0.5, whole_word=True)
 
 
-def test_every_piece_of_a_word_or_none(tokenizer):
+def test_whole_words_are_selected_with_every_piece_or_none(tokenizer):
     text = "tokenization , walking the doors , cats and dogs ."
     batch = tokenizer([text, "the cat sat"], padding=True, return_tensors="pt")
     word_ids = [batch.word_ids(i) for i in range(2)]
@@ -275,7 +245,7 @@ def test_every_piece_of_a_word_or_none(tokenizer):
     assert {(0, True), (0, False)} <= words_seen, "selection must vary"
 
 
-def test_lists_and_tensors_of_word_ids_are_the_same(tokenizer):
+def test_whole_words_by_lists_or_by_tensors(tokenizer):
     batch = tokenizer(["walking dogs", "the cat"], padding=True, return_tensors="pt")
     ids, lists = batch["input_ids"], [batch.word_ids(0), batch.word_ids(1)]
     tensor = torch.tensor([[-1 if word is None else word for word in row] for row in lists])
@@ -288,19 +258,7 @@ def test_lists_and_tensors_of_word_ids_are_the_same(tokenizer):
         assert torch.equal(results[0][1], results[1][1])
 
 
-def test_no_word_is_minus_1():
-    assert _words_from_lists([[None, 0, 1, None]]).tolist() == [[-1, 0, 1, -1]]
-    assert _words_from_lists([None, 0, 107]).tolist() == [-1, 0, 107]
-
-
-@pytest.mark.parametrize("word_ids", [[], [[]], torch.zeros(0, dtype=torch.int64)])
-def test_no_words(word_ids):
-    shape = (1, 0) if word_ids == [[]] else (0,)
-    ids = torch.zeros(shape, dtype=torch.int64)
-    assert mask_tokens(ids, WORDPIECE, policy=WHOLE_WORDS, word_ids=word_ids)[1].shape == shape
-
-
-def test_words_of_a_pair_and_of_two_rows_are_different_words():
+def test_whole_words_of_a_pair_and_of_two_rows_are_different():
     batch = WORDPIECE(["cat", "cat"], ["dog", "dog"], return_tensors="pt")
     word_ids = [batch.word_ids(i) for i in range(2)]
     assert word_ids == [[None, 0, None, 0, None]] * 2, "the numbers start again"
@@ -317,7 +275,7 @@ def test_words_of_a_pair_and_of_two_rows_are_different_words():
     assert len(patterns) == 16, "four words give 2^4 patterns"
 
 
-def test_rows_that_end_and_start_with_the_same_number_are_not_joined():
+def test_whole_words_are_not_joined_across_rows():
     ids = random_ids(WORDPIECE, (2, 1))
     words = torch.zeros(2, 1, dtype=torch.int64)
     patterns = set()
@@ -329,7 +287,7 @@ def test_rows_that_end_and_start_with_the_same_number_are_not_joined():
     assert len(patterns) == 4
 
 
-def test_a_word_with_a_protected_piece_is_not_selected():
+def test_whole_words_with_a_protected_piece_are_not_selected():
     ids = random_ids(WORDPIECE, (6,))
     ids[1] = WORDPIECE.unk_token_id
     policy = dataclasses.replace(EVERYTHING, whole_word=True)
@@ -349,7 +307,7 @@ def counts(ids, corrupted, labels, tokenizer):
 
 
 @pytest.mark.parametrize("policy", [MaskingPolicy(), MaskingPolicy(0.4, 0.5, 0.3)])
-def test_rates_of_selection_and_replacement(tokenizer, policy):
+def test_mask_tokens_selects_and_replaces_at_the_rates(tokenizer, policy):
     ids = random_ids(tokenizer, (400, 250))
     corrupted, labels = mask_tokens(ids, tokenizer, policy=policy, generator=seeded(1))
     selected, masked, same = counts(ids, corrupted, labels, tokenizer)
@@ -359,7 +317,7 @@ def test_rates_of_selection_and_replacement(tokenizer, policy):
     assert p_value(same, selected, 1 - policy.mask - policy.random + lucky) > FALSE_ALARM
 
 
-def test_rates_for_whole_words(tokenizer):
+def test_whole_words_are_selected_and_replaced_at_the_rates(tokenizer):
     ids = random_ids(tokenizer, (400, 250))
     words = (torch.arange(250) // 2).expand(400, 250)  # 50,000 words of two pieces
     policy = MaskingPolicy(whole_word=True)
@@ -377,7 +335,7 @@ def test_rates_for_whole_words(tokenizer):
     assert p_value(int(is_mask.all(1).sum()), selected // 2, 0.8**2) > FALSE_ALARM
 
 
-def test_neighbours_are_selected_independently():
+def test_mask_tokens_selects_neighbours_independently():
     ids = random_ids(WORDPIECE, (400, 250))
     policy = MaskingPolicy(select=0.3)
     _, labels = mask_tokens(ids, WORDPIECE, policy=policy, generator=seeded(3))
@@ -385,7 +343,7 @@ def test_neighbours_are_selected_independently():
     assert p_value(int(both.sum()), len(both), 0.3**2) > FALSE_ALARM
 
 
-def test_random_tokens_are_drawn_evenly_from_all_that_are_not_special(tokenizer):
+def test_mask_tokens_draws_random_tokens_evenly_from_all_but_special_ones(tokenizer):
     ids = random_ids(tokenizer, (400, 250))
     policy = MaskingPolicy(select=1.0, mask=0.0, random=1.0)
     corrupted, _ = mask_tokens(ids, tokenizer, policy=policy, generator=seeded(4))
@@ -397,7 +355,7 @@ def test_random_tokens_are_drawn_evenly_from_all_that_are_not_special(tokenizer)
         assert p_value(found[token_id], ids.numel(), rate) > FALSE_ALARM / len(ordinary)
 
 
-def test_selection_does_not_depend_on_what_replaces(tokenizer):
+def test_mask_tokens_selects_the_same_whatever_replaces(tokenizer):
     ids = random_ids(tokenizer, (8, 64))
     labels = [
         mask_tokens(ids, tokenizer, policy=MaskingPolicy(0.3, mask, 0.1), generator=seeded(5))[1]
@@ -407,7 +365,7 @@ def test_selection_does_not_depend_on_what_replaces(tokenizer):
     assert torch.equal(labels[0], labels[2])
 
 
-def test_the_library_has_the_same_rates(tokenizer):
+def test_mask_tokens_has_the_rates_of_the_library(tokenizer):
     from transformers import DataCollatorForLanguageModeling
 
     ids = random_ids(tokenizer, (400, 250))
@@ -439,10 +397,8 @@ WORDS = [[None, 0, 1, 1, None]]
         ([[2, 6]], {}, TypeError, "input_ids must be a torch.Tensor, but is a list"),
         (IDS.int(), {}, ValueError, "input_ids must have dtype torch.int64, but has torch.int32"),
         (IDS[None], {}, ValueError, r"\(length,\) or \(batch, length\), but has \(1, 1, 5\)"),
-        (IDS[0, 0], {}, ValueError, r"but has \(\)"),
         (IDS - 102, {}, ValueError, "but -100 is among them: labels have negative entries"),
         (IDS + 9999, {}, ValueError, "but 10007 is among them: .* another tokenizer"),
-        (IDS - 2 + len(WORDPIECE), {}, ValueError, "the last id of the tokenizer, but "),
         (torch.tensor([0, len(WORDPIECE)]), {}, ValueError, f"but {len(WORDPIECE)} is among them"),
         (IDS, {"policy": 0.15}, TypeError, r"policy must be a MaskingPolicy, but is a float: from"),
         (IDS, {"generator": 42}, TypeError, r"is a int: .*Generator\(\).manual_seed\(seed\)"),
@@ -454,22 +410,6 @@ WORDS = [[None, 0, 1, 1, None]]
             r"^special_tokens_mask .* input_ids, \(1, 5\), but has \(5,\): .* padded",
         ),
         (IDS, {"special_tokens_mask": IDS}, ValueError, "only 0 and 1, but .* from 2 to 8"),
-        (IDS, {"special_tokens_mask": (IDS > 6) * 2}, ValueError, "from 0 to 2"),
-        (IDS, {"special_tokens_mask": -(IDS > 6).long()}, ValueError, "from -1 to 0"),
-        (IDS[:, :1], {"special_tokens_mask": IDS[:, :1]}, ValueError, "from 2 to 2"),
-        (
-            IDS,
-            {"special_tokens_mask": IDS.to_sparse()},
-            ValueError,
-            "^special_tokens_mask .* dense",
-        ),
-        (IDS, {"special_tokens_mask": (IDS > 6).float()}, ValueError, "integers, but .*float32"),
-        (IDS, {"special_tokens_mask": (IDS > 6).cfloat()}, ValueError, "integers, but .*complex"),
-        (IDS, {"policy": WHOLE_WORDS, "word_ids": 7}, TypeError, "lists or a tensor, but is a int"),
-        (IDS, {"policy": WHOLE_WORDS, "word_ids": "ab"}, TypeError, "tensor, but is a str"),
-        (IDS, {"policy": WHOLE_WORDS, "word_ids": [[0, 1], 5]}, ValueError, r"they have \[0, 2\]"),
-        (IDS, {"policy": WHOLE_WORDS, "word_ids": [[0.5] * 5]}, ValueError, "ints below .* alone"),
-        (IDS, {"policy": WHOLE_WORDS, "word_ids": [[2**53 + 2] * 5]}, ValueError, "ints below"),
         (IDS, {"word_ids": WORDS}, ValueError, "word_ids must be None when .* is False"),
         (IDS, {"policy": WHOLE_WORDS}, ValueError, r"word_ids must be given .*batch.word_ids\(0\)"),
         (
@@ -484,44 +424,13 @@ WORDS = [[None, 0, 1, 1, None]]
             ValueError,
             r"rows of equal length, but they have \[1, 2\]",
         ),
-        (
-            IDS,
-            {"policy": WHOLE_WORDS, "word_ids": IDS.float()},
-            ValueError,
-            "word_ids must have dtype torch.int64",
-        ),
     ],
 )
-def test_errors_name_the_cause(ids, options, error, message):
+def test_mask_tokens_names_the_cause_of_an_error(ids, options, error, message):
     with pytest.raises(error, match=message):
         mask_tokens(ids, WORDPIECE, **options)
 
 
-def test_a_tokenizer_without_mask_token_is_an_error():
+def test_mask_tokens_needs_a_mask_token():
     with pytest.raises(ValueError, match=r"must have a mask token, but this .* has none: .*GPT-2"):
         mask_tokens(IDS, without_mask_token())
-
-
-class Gaps:
-    """A tokenizer of ten tokens, one of which has an id behind the last."""
-
-    mask_token_id = 4
-
-    def __init__(self, last):
-        self.all_special_ids = [0, 4, last]
-
-    def __len__(self):
-        return 10
-
-
-def test_ids_with_gaps_are_an_error():
-    mask_tokens(IDS, Gaps(last=9))
-    for last in (10, 20):
-        with pytest.raises(ValueError, match=f"but the id {last} is among its special ones"):
-            mask_tokens(IDS, Gaps(last=last))
-
-
-def test_a_generator_on_another_device_is_an_error():
-    generator = torch.Generator()
-    with pytest.raises(ValueError, match="on the device of input_ids, meta, but is on cpu"):
-        mask_tokens(IDS.to("meta"), WORDPIECE, generator=generator)

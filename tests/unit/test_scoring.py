@@ -1,25 +1,19 @@
-"""top_predictions: the answer at each mask, against the pipeline of transformers."""
+"""top_predictions against the pipeline, pseudo_log_likelihood against one forward per token."""
 
+import collections
+import importlib.resources
+import json
 import math
 
 import pytest
 import torch
 import transformers
 from toys import HEADS, byte_level_bpe, small_model, without_mask_token, wordpiece
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertModel,
-    FillMaskPipeline,
-    RobertaConfig,
-    RobertaForMaskedLM,
-)
+from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
-from mlmtutor import predict
 from mlmtutor.scoring import (
     Prediction,
     PseudoLogLikelihood,
-    is_trained,
     pseudo_log_likelihood,
     top_predictions,
 )
@@ -29,23 +23,24 @@ SMALL = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 32,
-    "max_position_embeddings": 20,
+    "max_position_embeddings": 60,
     "initializer_range": 0.5,
 }
+TEXT = "the tokenization walked on , the doors opened ."
 
 
-def bert(extra_ids=0):
+def bert(extra_ids=0, **changes):
     tokenizer = wordpiece()
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer) + extra_ids, pad_token_id=0, **SMALL)
-    return BertForMaskedLM(config), tokenizer
+    vocab = {"vocab_size": len(tokenizer) + extra_ids, "pad_token_id": 0}
+    return tokenizer, BertForMaskedLM(BertConfig(**vocab, **SMALL | changes))
 
 
-def roberta():
+def roberta(**changes):
     tokenizer = byte_level_bpe()
     torch.manual_seed(0)
-    config = RobertaConfig(vocab_size=len(tokenizer), pad_token_id=1, **SMALL)
-    return RobertaForMaskedLM(config), tokenizer
+    vocab = {"vocab_size": len(tokenizer), "pad_token_id": 1}
+    return tokenizer, RobertaForMaskedLM(RobertaConfig(**vocab, **SMALL | changes))
 
 
 @pytest.fixture(params=[bert, roberta])
@@ -53,12 +48,50 @@ def pair(request):
     return request.param()
 
 
+def text_for(function):
+    return "the [MASK]" if function is top_predictions else "the cat"
+
+
+both = pytest.mark.parametrize("function", [top_predictions, pseudo_log_likelihood])
+
+
+def one_by_one(text, tokenizer, model, within_word=False):
+    """Score the text with one forward per token, and logits for every position of it."""
+    encoded = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+    words = encoded.word_ids(0)
+    values = []
+    for position, word in enumerate(words):
+        if word is None:
+            continue
+        masked = {name: tensor.clone() for name, tensor in encoded.items()}
+        answer = int(masked["input_ids"][0, position])
+        masked["input_ids"][0, position] = tokenizer.mask_token_id
+        for later in range(position + 1, len(words)):
+            if within_word and words[later] == word:
+                masked["input_ids"][0, later] = tokenizer.mask_token_id
+        with torch.no_grad():
+            logits = model.eval()(**masked).logits[0, position]
+        values.append(float(logits.log_softmax(-1)[answer]))
+    return values
+
+
+def diagonal(text, tokenizer):
+    """Return the rows, each with one token hidden, and the labels, a diagonal."""
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    hidden = torch.eye(ids.shape[1], dtype=torch.bool)[1:-1]
+    return ids.where(~hidden, tokenizer.mask_token_id), ids.where(hidden, -100)
+
+
+# --- top_predictions -------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("masks", [1, 2])
-def test_same_answers_as_the_pipeline(pair, masks):
-    model, tokenizer = pair
+def test_top_predictions_are_those_of_the_pipeline(pair, masks):
+    tokenizer, model = pair
     text = " ".join(["the cat", *[tokenizer.mask_token] * masks, "on"])
-    ours = top_predictions(model, tokenizer, text, k=3)
-    theirs = FillMaskPipeline(model=model.eval(), tokenizer=tokenizer)(text, top_k=3)
+    ours = top_predictions(text, tokenizer, model, k=3)
+    pipeline = transformers.FillMaskPipeline(model=model.eval(), tokenizer=tokenizer)
+    theirs = pipeline(text, top_k=3)
     theirs = [theirs] if masks == 1 else theirs
     assert len(ours) == len(theirs) == masks
     for our_row, their_row in zip(ours, theirs, strict=True):
@@ -66,11 +99,12 @@ def test_same_answers_as_the_pipeline(pair, masks):
         assert [p.probability for p in our_row] == pytest.approx(
             [p["score"] for p in their_row], rel=1e-5
         )
+    assert len(top_predictions(text, tokenizer, model)[0]) == 5
 
 
-def test_all_probabilities_fall_and_sum_to_one(pair):
-    model, tokenizer = pair
-    [row] = top_predictions(model, tokenizer, tokenizer.mask_token, k=model.config.vocab_size)
+def test_top_predictions_fall_and_sum_to_one(pair):
+    tokenizer, model = pair
+    [row] = top_predictions(tokenizer.mask_token, tokenizer, model, k=model.config.vocab_size)
     probabilities = [p.probability for p in row]
     assert probabilities == sorted(probabilities, reverse=True)
     assert sum(probabilities) == pytest.approx(1, abs=1e-5)
@@ -78,15 +112,9 @@ def test_all_probabilities_fall_and_sum_to_one(pair):
     assert all(tokenizer.convert_tokens_to_ids(p.token) == p.token_id for p in row)
 
 
-def test_five_by_default(pair):
-    model, tokenizer = pair
-    [row] = top_predictions(model, tokenizer, f"the {tokenizer.mask_token}")
-    assert len(row) == 5
-
-
-def test_the_mask_that_comes_first_is_answered_first():
-    model, tokenizer = bert()
-    [first, second] = top_predictions(model, tokenizer, "[MASK] cat [MASK]")
+def test_top_predictions_come_in_the_order_of_the_text():
+    tokenizer, model = bert()
+    [first, second] = top_predictions("[MASK] cat [MASK]", tokenizer, model)
     ids = tokenizer("[MASK] cat [MASK]", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         probabilities = model.eval()(input_ids=ids).logits[0].softmax(-1)
@@ -95,245 +123,258 @@ def test_the_mask_that_comes_first_is_answered_first():
     assert abs(first[0].probability - second[0].probability) > 0.001, "the masks must differ"
 
 
+def test_top_predictions_show_an_id_without_a_token_as_a_question_mark():
+    tokenizer, model = bert(extra_ids=3)
+    [row] = top_predictions("[MASK]", tokenizer, model, k=model.config.vocab_size)
+    assert [p.token for p in row if p.token_id >= len(tokenizer)] == ["?"] * 3
+    assert repr(Prediction("door", 2341, 0.123456)) == "Prediction('door', 2341, 0.1235)"
+
+
+def test_top_predictions_show_how_a_foreign_mask_token_was_split():
+    with pytest.raises(
+        ValueError, match=r"(?s)contain \[MASK\].*\[CLS\] the .* \[SEP\]\nWrite"
+    ) as e:
+        top_predictions("the <mask>", *bert())
+    assert "<mask>, the mask token of other tokenizers, is ordinary text" in str(e.value)
+    with pytest.raises(ValueError, match=r"(?s)contain <mask>.*<s> the Ġ .*\[ .*\] </s>") as e:
+        top_predictions("the [MASK]", *roberta())
+    assert "[MASK], the mask token of other tokenizers, is ordinary text" in str(e.value)
+
+
+@pytest.mark.parametrize("k", [0, 30])
+def test_top_predictions_are_at_most_as_many_as_the_vocabulary(k):
+    with pytest.raises(ValueError, match=f"k must be between 1 and 29, .* but is {k}"):
+        top_predictions("the [MASK]", *bert(), k)
+
+
+# --- pseudo_log_likelihood -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("within_word", [False, True])
+def test_pseudo_log_likelihood_equals_one_forward_per_token(pair, within_word):
+    score = pseudo_log_likelihood(TEXT, *pair, within_word=within_word)
+    expected = one_by_one(TEXT, *pair, within_word)
+    assert score.log_probabilities == pytest.approx(expected, abs=1e-4)
+    assert score.total == pytest.approx(sum(expected), abs=1e-3)
+    assert len(set(score.log_probabilities)) > 5, "the tokens must differ"
+    for batch_size in (1, 3):
+        parts = pseudo_log_likelihood(TEXT, *pair, within_word=within_word, batch_size=batch_size)
+        assert parts.tokens == score.tokens
+        assert parts.log_probabilities == pytest.approx(score.log_probabilities, abs=1e-5)
+
+
+def test_pseudo_log_likelihood_equals_the_loss_of_diagonal_labels(pair):
+    tokenizer, model = pair
+    batch, labels = diagonal(TEXT, tokenizer)
+    with torch.no_grad():
+        loss = model.eval()(input_ids=batch, labels=labels).loss
+    score = pseudo_log_likelihood(TEXT, tokenizer, model)
+    assert score.total == pytest.approx(-len(batch) * float(loss), rel=1e-5)
+    assert score.pseudo_perplexity == pytest.approx(math.exp(loss), rel=1e-4)
+
+
 @pytest.mark.parametrize("name", HEADS)
-def test_every_mlm_head_is_accepted(name):
+def test_scoring_takes_every_head(name):
     tokenizer = wordpiece()
     model = small_model(name, vocab_size=len(tokenizer))
-    text = "the [MASK] sat"
-    [row] = top_predictions(model, tokenizer, text, k=1)
+    score = pseudo_log_likelihood(TEXT, tokenizer, model, batch_size=5)
+    assert score.log_probabilities == pytest.approx(one_by_one(TEXT, tokenizer, model), abs=1e-4)
+    [[best]] = top_predictions("the [MASK] sat", tokenizer, model, k=1)
+    encoded = tokenizer("the [MASK] sat", return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
-        logits = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits
-    assert row[0].token_id == logits[0, 2].argmax()
+        assert best.token_id == model(**encoded).logits[0, 2].argmax()
 
 
-def test_every_module_keeps_its_mode():
-    model, tokenizer = bert()
+def test_scoring_takes_a_head_without_output_embeddings():
+    config = transformers.PerceiverConfig(
+        vocab_size=60, d_model=16, d_latents=16, num_latents=4, num_self_attends_per_block=1,
+        num_self_attention_heads=2, num_cross_attention_heads=2, qk_channels=16, v_channels=16,
+        max_position_embeddings=12,
+    )  # fmt: skip
+    model = transformers.PerceiverForMaskedLM(config)
+    assert model.get_output_embeddings() is None
+    score = pseudo_log_likelihood("the cat sat", wordpiece(), model)
+    expected = one_by_one("the cat sat", wordpiece(), model)
+    assert score.log_probabilities == pytest.approx(expected, abs=1e-5)
+    assert len(top_predictions("the [MASK] sat", wordpiece(), model)) == 1
+
+
+def test_pseudo_log_likelihood_of_the_embedded_model(tutor):
+    model, tokenizer = tutor
+    text = "She drank cold water."
+    score = pseudo_log_likelihood(text, tokenizer, model)
+    assert score.tokens == ("she", "drank", "cold", "water", ".")
+    assert score.log_probabilities == pytest.approx(one_by_one(text, tokenizer, model), abs=1e-3)
+
+
+def watch(model):
+    """Record what the model reads and the largest output of its last layer."""
+    seen = {"input_ids": [], "largest": 0}
+
+    def before(module, arguments, keywords):
+        seen["input_ids"].append(keywords["input_ids"])
+
+    def after(module, arguments, output):
+        seen["largest"] = max(seen["largest"], output.numel())
+
+    model.register_forward_pre_hook(before, with_kwargs=True)
+    model.get_output_embeddings().register_forward_hook(after)
+    return seen
+
+
+def test_pseudo_log_likelihood_makes_no_larger_batch_and_no_logits_it_does_not_need():
+    tokenizer, model = bert()
+    seen = watch(model)
+    pseudo_log_likelihood(TEXT, tokenizer, model, batch_size=4)
+    assert [len(batch) for batch in seen["input_ids"]] == [4, 4, 3]
+    assert torch.equal(torch.cat(seen["input_ids"]), diagonal(TEXT, tokenizer)[0])
+    assert seen["largest"] == 4 * len(tokenizer)
+    pseudo_log_likelihood("the " * 40, tokenizer, model)
+    assert [len(batch) for batch in seen["input_ids"][3:]] == [32, 8]
+
+
+def test_pseudo_log_likelihood_within_word_hides_the_rest_of_the_word():
+    tokenizer, model = bert()
+    seen = watch(model)
+    score = pseudo_log_likelihood("the tokenization doors", tokenizer, model, within_word=True)
+    assert score.tokens == ("the", "token", "##ization", "door", "##s")
+    [batch] = seen["input_ids"]
+    hidden = (batch == tokenizer.mask_token_id).int().tolist()
+    assert hidden == [
+        [0, 1, 0, 0, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0, 0],  # token, and ##ization of the same word
+        [0, 0, 0, 1, 0, 0, 0],
+        [0, 0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1, 0],
+    ]
+
+
+def test_pseudo_log_likelihood_in_half_precision_is_scored_in_float32():
+    tokenizer, model = bert()
+    exact = pseudo_log_likelihood(TEXT, tokenizer, model)
+    rounded = pseudo_log_likelihood(TEXT, tokenizer, model.bfloat16())
+    assert rounded.log_probabilities == pytest.approx(exact.log_probabilities, abs=0.3)
+
+
+def test_pseudo_perplexity():
+    score = PseudoLogLikelihood(("a", "b"), (math.log(0.5), math.log(0.125)))
+    assert score.total == pytest.approx(math.log(1 / 16))
+    assert score.pseudo_perplexity == pytest.approx(4)
+    assert PseudoLogLikelihood(("a",), (-1000.0,)).pseudo_perplexity == math.inf
+
+
+def test_pseudo_log_likelihood_within_word_needs_a_fast_tokenizer(monkeypatch):
+    tokenizer, model = bert()
+    monkeypatch.setattr(type(tokenizer), "is_fast", False)
+    with pytest.raises(ValueError, match=r"is a slow one: load the fast one"):
+        pseudo_log_likelihood("a cat", tokenizer, model, within_word=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", {}, "at least one token to score, but has none: it is empty"),
+        ("the [MASK]", {}, r"must not contain \[MASK\], but does: .* top_predictions"),
+        ("the cat", {"batch_size": 0}, "at least 1, but is 0: it is how many rows"),
+    ],
+)
+def test_pseudo_log_likelihood_names_the_cause_of_an_error(text, options, message):
+    with pytest.raises(ValueError, match=message):
+        pseudo_log_likelihood(text, *bert(), **options)
+
+
+# --- Both ------------------------------------------------------------------------------------
+
+
+@both
+def test_scoring_leaves_the_model_as_it_was(function):
+    tokenizer, model = bert()
     model.train()
     model.bert.embeddings.eval()  # frozen by the reader
     modes = [module.training for module in model.modules()]
-    assert {True, False} == set(modes)
-    answers = [top_predictions(model, tokenizer, "the [MASK]") for _ in range(2)]
-    assert [module.training for module in model.modules()] == modes
-    assert answers[0] == answers[1], "dropout must be off"
-
-
-def test_the_mode_is_restored_after_an_error():
-    model, tokenizer = bert()
-    model.train()
+    first, second = (function(text_for(function), tokenizer, model) for _ in range(2))
+    assert first == second, "dropout must be off"
 
     def fail(*args, **kwargs):
         raise RuntimeError("from the model")
 
     model.forward = fail
     with pytest.raises(RuntimeError, match="from the model"):
-        top_predictions(model, tokenizer, "the [MASK]")
-    assert all(module.training for module in model.modules())
-
-
-def test_nothing_learns(pair):
-    model, tokenizer = pair
-    top_predictions(model, tokenizer, f"the {tokenizer.mask_token}")
+        function(text_for(function), tokenizer, model)
+    assert [module.training for module in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())
+    assert not model.get_output_embeddings()._forward_pre_hooks
 
 
-def test_an_id_without_a_token_is_shown_as_a_question_mark():
-    model, tokenizer = bert(extra_ids=3)
-    [row] = top_predictions(model, tokenizer, "[MASK]", k=model.config.vocab_size)
-    assert [p.token for p in row if p.token_id >= len(tokenizer)] == ["?"] * 3
-
-
-def test_a_prediction_is_a_tuple_that_prints_rounded():
-    prediction = Prediction("door", 2341, 0.123456)
-    token, token_id, probability = prediction
-    assert (token, token_id, probability) == ("door", 2341, 0.123456)
-    assert repr(prediction) == "Prediction('door', 2341, 0.1235)"
-    with pytest.raises(AttributeError):
-        prediction.token = "window"
-
-
-def test_trained_is_better_than_half_of_a_guess(tutor, monkeypatch):
-    assert is_trained(*tutor)
-    model, tokenizer = bert()
-    assert not is_trained(model, tokenizer)
-    half = math.log(model.config.vocab_size) / 2
-    for offset, trained in ((0.01, False), (0.0, False), (-0.01, True)):
-        values = (-half - offset,) * 2
-        score = PseudoLogLikelihood(("a", "b"), values)
-        monkeypatch.setattr(predict, "pseudo_log_likelihood", lambda *given, score=score: score)
-        assert is_trained(model, tokenizer) == trained
-
-
-# --- Length ----------------------------------------------------------------------------------
-
-
-def test_as_long_as_the_model_can_read(pair):
-    model, tokenizer = pair
-    # BERT has 20 positions. RoBERTa numbers them from 2, after the id of padding, and has 18.
-    limit = 20 if isinstance(model, BertForMaskedLM) else 18
-    mask = tokenizer.mask_token
-    assert len(top_predictions(model, tokenizer, mask * (limit - 2))) == limit - 2
-    with pytest.raises(ValueError, match=f"at most {limit} tokens .* has {limit + 1}: shorten"):
-        top_predictions(model, tokenizer, mask * (limit - 1))
-
-
-def test_the_limit_of_the_tokenizer_counts_too():
-    model, tokenizer = bert()
-    tokenizer.model_max_length = 6
-    with pytest.raises(ValueError, match=r"at most 6 tokens .* has 7"):
-        top_predictions(model, tokenizer, "the the the the [MASK]")
-
-
-@pytest.mark.parametrize("function", [top_predictions, pseudo_log_likelihood])
-def test_a_text_that_is_too_long_gets_the_error_and_no_warning(function, caplog):
-    model, tokenizer = bert()
-    tokenizer.model_max_length = 6
+@both
+@pytest.mark.parametrize(("make", "limit"), [(bert, 20), (roberta, 18)])
+def test_scoring_reads_as_much_as_the_model_can(function, make, limit, caplog):
+    # Both have 20 rows of positions. RoBERTa numbers them from 2, after the id of padding.
+    tokenizer, model = make(max_position_embeddings=20)
+    mask = tokenizer.mask_token if function is top_predictions else ","
+    function(mask * (limit - 2), tokenizer, model)
     transformers.logging.enable_propagation()
     try:
-        with pytest.raises(ValueError, match="at most 6 tokens"):
-            function(model, tokenizer, "the the the the the [MASK]")
+        with pytest.raises(ValueError, match=f"at most {limit} tokens .* has {limit + 1}: give it"):
+            function(mask * (limit - 1), tokenizer, model)
+        tokenizer.model_max_length = 6
+        with pytest.raises(ValueError, match=r"at most 6 tokens .* has 7"):
+            function(mask * 5, tokenizer, model)
     finally:
         transformers.logging.disable_propagation()
-    assert not caplog.records
-
-
-class WithoutPositions:
-    """A configuration that does not say how many positions there are."""
-
-    def __init__(self, config):
-        self._config = config
-
-    def __getattr__(self, name):
-        if name == "max_position_embeddings":
-            raise AttributeError(name)
-        return getattr(self._config, name)
-
-
-def test_a_model_that_names_no_limit_leaves_it_to_the_tokenizer():
-    model, tokenizer = bert()
-    model.config = WithoutPositions(model.config)
-    tokenizer.model_max_length = 6
-    assert len(top_predictions(model, tokenizer, "the the the [MASK]")) == 1
-    with pytest.raises(ValueError, match=r"at most 6 tokens .* has 7"):
-        top_predictions(model, tokenizer, "the the the the [MASK]")
-
-
-def test_positions_that_are_no_table_of_their_own_count_as_they_are():
-    model, tokenizer = bert()
-    model.bert.relative_position_embeddings = torch.nn.Identity()
-    assert len(top_predictions(model, tokenizer, "[MASK]" * 18)) == 18
-
-
-def test_a_tokenizer_that_truncates_by_itself_drops_no_mask():
-    model, tokenizer = bert()
+    assert not caplog.records, "the error comes without a warning of the tokenizer"
+    tokenizer.model_max_length = 20
     tokenizer.backend_tokenizer.enable_truncation(max_length=4)
-    assert len(top_predictions(model, tokenizer, "the cat sat on the [MASK]")) == 1
+    text = "the the the the the " + (mask if function is top_predictions else "")
+    function(text, tokenizer, model)  # a tokenizer that truncates by itself drops nothing
 
 
-def test_rows_are_read_32_at_a_time():
-    tokenizer = wordpiece()
-    sizes = SMALL | {"max_position_embeddings": 64}
-    model = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **sizes))
-    rows = []
-    model.bert.embeddings.register_forward_hook(lambda _, given, out: rows.append(len(out)))
-    pseudo_log_likelihood(model, tokenizer, "the " * 40)
-    assert rows == [32, 8]
+@both
+def test_scoring_names_the_cause_of_an_error(function):
+    tokenizer, model = bert()
+    text = text_for(function)
+    with pytest.raises(TypeError, match=r"text must be a str, but is a list: .* once for each"):
+        function([text], tokenizer, model)
+    with pytest.raises(ValueError, match="must have a mask token"):
+        function("cat", without_mask_token(), model)
+    with pytest.raises(ValueError, match=r"between 0 and 28, .* gives '.*' the id .* together"):
+        function(text.replace("[MASK]", "<mask>"), byte_level_bpe(), model)
+    for kind in (transformers.BertModel, transformers.BertForSequenceClassification,
+                 transformers.BertForPreTraining):  # fmt: skip
+        with pytest.raises(TypeError, match=f"{kind.__name__} gives none: .*AutoModelForMaskedLM"):
+            function(text, tokenizer, kind(model.config))
 
 
-# --- Errors ----------------------------------------------------------------------------------
-
-
-def test_a_foreign_mask_token_is_shown_split():
-    model, tokenizer = bert()
-    with pytest.raises(
-        ValueError, match=r"(?s)contain \[MASK\].*\[CLS\] the .* \[SEP\]\nWrite"
-    ) as e:
-        top_predictions(model, tokenizer, "the <mask>")
-    assert "<mask>, the mask token of other tokenizers, is ordinary text" in str(e.value)
-    model, tokenizer = roberta()
-    with pytest.raises(ValueError, match=r"(?s)contain <mask>.*<s> the Ġ .*\[ .*\] </s>") as e:
-        top_predictions(model, tokenizer, "the [MASK]")
-    assert "[MASK], the mask token of other tokenizers, is ordinary text" in str(e.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "k", "error", "message"),
-    [
-        (["the [MASK]"], 5, TypeError, "text must be a str, but is a list: .* once for each"),
-        ("the [MASK]", 0, ValueError, "k must be between 1 and 29, .* but is 0"),
-        ("the [MASK]", 30, ValueError, "k must be between 1 and 29, .* but is 30"),
-        ("the [MASK]", 2.0, TypeError, "k must be an int, but is a float"),
-        ("", 5, ValueError, r"split into: \[CLS\] \[SEP\]"),
-    ],
-)
-def test_errors_name_the_cause(text, k, error, message):
-    model, tokenizer = bert()
-    with pytest.raises(error, match=message):
-        top_predictions(model, tokenizer, text, k)
-
-
-def test_a_pseudo_perplexity_above_all_floats_is_infinite():
-    assert PseudoLogLikelihood(("a",), (-700.0,)).pseudo_perplexity == math.exp(700)
-    assert PseudoLogLikelihood(("a",), (-1000.0,)).pseudo_perplexity == math.inf
-
-
-@pytest.mark.parametrize("function", [top_predictions, pseudo_log_likelihood])
-def test_a_token_that_is_ruled_out_is_no_error_and_a_position_without_any_is(function):
-    model, tokenizer = bert()
-    text = "[MASK] cat [MASK]" if function is top_predictions else "the cat"
+@both
+def test_scoring_allows_a_token_that_is_ruled_out_and_refuses_nan(function):
+    tokenizer, model = bert()
     with torch.no_grad():
         model.cls.predictions.bias[7] = -math.inf
-    function(model, tokenizer, text)
-
-    def nothing_at_the_last(module, given, logits):
-        logits = logits.clone()
-        logits.view(-1, logits.shape[-1])[
-            -1 if function is pseudo_log_likelihood else 3
-        ] = -math.inf
-        return logits
-
-    model.cls.register_forward_hook(nothing_at_the_last)
+        function(text_for(function), tokenizer, model)
+        model.cls.predictions.bias[8] = math.nan
     with pytest.raises(ValueError, match="logits with a finite largest value"):
-        function(model, tokenizer, text)
+        function(text_for(function), tokenizer, model)
 
 
-def test_a_batch_size_that_is_no_number_of_rows_is_named():
-    model, tokenizer = bert()
-    with pytest.raises(ValueError, match=r"^batch_size must fit into 64 bits"):
-        pseudo_log_likelihood(model, tokenizer, "the cat", batch_size=2**64)
+# --- The minimal pairs of lesson 09 ----------------------------------------------------------
+
+PAIRS = json.loads(
+    importlib.resources.files("mlmtutor")
+    .joinpath("data", "minimal_pairs.json")
+    .read_text(encoding="utf-8")
+)
 
 
-@pytest.mark.parametrize("batch_size", [True, 2.0])
-def test_a_batch_size_is_a_whole_number(batch_size):
-    model, tokenizer = bert()
-    with pytest.raises(TypeError, match=r"^batch_size must be an int, but is a "):
-        pseudo_log_likelihood(model, tokenizer, "the cat", batch_size=batch_size)
-
-
-def test_a_module_that_is_no_model_has_no_head():
-    with pytest.raises(TypeError, match="an MLM head, but Linear has none"):
-        top_predictions(torch.nn.Linear(2, 2), bert()[1], "the [MASK]")
-
-
-def test_a_model_without_head_is_an_error():
-    model, tokenizer = bert()
-    with pytest.raises(TypeError, match=r"an MLM head, but BertModel has none: .*ForMaskedLM"):
-        top_predictions(BertModel(model.config), tokenizer, "the [MASK]")
-
-
-def test_a_tokenizer_without_mask_token_is_an_error():
-    with pytest.raises(ValueError, match="must have a mask token"):
-        top_predictions(bert()[0], without_mask_token(), "cat")
-
-
-def test_an_id_that_the_model_does_not_know_is_an_error():
-    model, _ = bert()
-    tokenizer = byte_level_bpe()
-    with pytest.raises(ValueError, match=r"between 0 and 28, .* gives '.*' the id .* together"):
-        top_predictions(model, tokenizer, "the <mask>")
-
-
-def test_the_first_id_behind_the_last_is_an_error():
-    model, tokenizer = bert(extra_ids=-1)
-    last = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1).removeprefix("##")
-    with pytest.raises(ValueError, match=rf"between 0 and {len(tokenizer) - 2}, .* together"):
-        top_predictions(model, tokenizer, f"the{last} {last} [MASK]")
+def test_minimal_pairs_are_of_three_kinds_and_differ_in_one_place(tokenizer):
+    kinds = collections.Counter(pair["kind"] for pair in PAIRS)
+    assert set(kinds) == {"agreement", "word order", "semantics"}
+    assert min(kinds.values()) >= 13
+    assert len({pair[name] for pair in PAIRS for name in ("good", "bad")}) == 2 * len(PAIRS) >= 80
+    for pair in PAIRS:
+        good, bad = (tokenizer.tokenize(pair[name]) for name in ("good", "bad"))
+        assert len(good) == len(bad), "a longer sentence has more to lose"
+        assert not any(token.startswith("##") for token in good + bad)
+        if pair["kind"] == "word order":
+            assert collections.Counter(good) == collections.Counter(bad)
+        else:
+            assert sum(a != b for a, b in zip(good, bad, strict=True)) == 1
