@@ -1,8 +1,9 @@
 """Read, from the released wheels, how BertForMaskedLM took its labels, release by release.
 
-    python tools/label_history.py --cache FOLDER    write mlmtutor/releases/label_history.json
-    python tools/label_history.py --run             write mlmtutor/releases/label_history_run.json
-    ... --check                                     write nothing; exit 1 where bytes would change
+    python -m tools.history --cache FOLDER    write mlmtutor/releases/label_history.json
+    python -m tools.history --run             write mlmtutor/releases/label_history_run.json
+    python -m tools.history --names           write mlmtutor/doctor/obsolete.toml
+    ... --check                               write nothing; exit 1 where bytes would change
 
 Reading downloads each wheel by name with pip, without its dependencies, and parses three of its
 files; nothing is installed and nothing of the wheel is run. Wheels in the cache folder are not
@@ -14,6 +15,10 @@ a small model of each in the ways that people do. Releases that support the Pyth
 versions of tokenizers and huggingface_hub that they ask for. For the older ones, what only their
 tokenizers, downloads and trainer need is replaced by empty modules, since no wheels of it exist
 for this Python; the model, its loss and its warnings are the released code.
+
+``--names`` lists what could once be imported from transformers, and the keywords of its Trainer
+and collators, that neither the newest wheel nor the installed release has. ``mlmtutor doctor``
+reports programs that still use them.
 """
 
 import argparse
@@ -22,6 +27,7 @@ import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import json
 import os
 import pathlib
@@ -29,14 +35,17 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import types
 import warnings
 import zipfile
 
 from tools import atomic
 
-DATA = pathlib.Path(__file__).resolve().parent.parent / "mlmtutor" / "data"
-HISTORY, RUN = DATA / "label_history.json", DATA / "label_history_run.json"
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "mlmtutor"
+HISTORY = PACKAGE / "releases" / "label_history.json"
+RUN = PACKAGE / "releases" / "label_history_run.json"
+OBSOLETE = PACKAGE / "doctor" / "obsolete.toml"
 
 # Each minor release, by its first wheel that the registry still offers, and patches where
 # something changed. All of the first two packages that a lesson could meet.
@@ -60,6 +69,19 @@ RUN_RELEASES = {
     "pytorch-transformers": "1.2.0",
     "transformers": "2.3.0 2.4.0 2.11.0 3.0.0 3.5.1 4.0.0 4.57.1 4.57.6 5.0.0 5.23.0 5.24.0",
 }
+# Enough releases to say where a name went; the first and the newest matter most.
+NAMES_RELEASES = (
+    "2.11.0 3.5.1 4.0.0 4.12.0 4.25.1 4.36.0 4.38.0 4.41.0 4.44.0 4.46.3 4.47.0 4.48.0 4.49.0 4.50.0 "
+    "4.51.0 4.52.1 4.53.0 4.55.0 4.57.6 5.0.0 5.2.0 5.4.0 5.6.0 5.8.0 5.10.1 5.13.0 5.15.0 5.17.0 "
+    "5.18.0 5.20.0 5.22.0 5.24.0"
+)
+CALLED = {  # the classes whose keywords are compared, by file
+    "training_args.py": ["TrainingArguments"],
+    "trainer.py": ["Trainer"],
+    "data/data_collator.py": ["DataCollatorForLanguageModeling", "DataCollatorForWholeWordMask"],
+}
+# Families of names that are told by their form (see instead.toml), and what nobody imports
+FAMILIES = r"info$|TF[A-Z_]|Flax|FLAX_|load_tf|models\.|dummy_|_|.*_PRETRAINED_\w+_(MAP|LIST)$|.*OnnxConfig$"
 STAND_INS = (
     "boto3",
     "botocore",
@@ -289,6 +311,92 @@ def read_all(cache, releases):
     return records
 
 
+def read_names(path):
+    """Return (what can be imported, modules, keywords by class) of one wheel of transformers."""
+    with zipfile.ZipFile(path) as archive:
+        inside = [n.removeprefix("transformers/") for n in archive.namelist()]
+        files = [n for n in inside if n.endswith(".py")]
+
+        def parse(name):
+            return ast.parse(archive.read(f"transformers/{name}"))
+
+        names, keywords = set(), {}
+        for node in ast.walk(parse("__init__.py")):
+            if isinstance(node, ast.ImportFrom):
+                names |= {alias.asname or alias.name for alias in node.names}
+            elif isinstance(node, ast.List | ast.Call):  # of _import_structure
+                items = node.elts if isinstance(node, ast.List) else node.args
+                names |= {item.value for item in items if isinstance(item, ast.Constant)}
+        for file in (f for f in files if f.startswith("models/")):
+            text = archive.read(f"transformers/{file}").decode()
+            for listed_names in re.findall(r"^__all__ \+?= \[(.*?)\]", text, re.M | re.S):
+                names |= set(re.findall(r"[\"'](\w+)[\"']", listed_names))
+        for file, classes in CALLED.items():
+            tree = parse(file) if file in files else ast.Module([], [])
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef) and node.name in classes:
+                    keywords[node.name] = read_fields(node)
+    modules = {f[:-3].removesuffix("/__init__").replace("/", ".") for f in files}
+    return {n for n in names if re.fullmatch(r"\w+", str(n))}, modules, keywords
+
+
+def read_fields(node):
+    """Return the keywords that a class takes: of ``__init__``, or the fields of a dataclass."""
+    init = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
+    if not init:
+        return {f.target.id for f in node.body if isinstance(f, ast.AnnAssign)}
+    calls = [c for c in init[0].decorator_list if isinstance(c, ast.Call)]
+    renamed = {c.args[0].value for c in calls if ast.unparse(c.func) == "deprecate_kwarg"}
+    return renamed | {a.arg for a in (*init[0].args.args[1:], *init[0].args.kwonlyargs)}
+
+
+def read_gone(cache):
+    """Return the text of obsolete.toml: what each release that was read no longer has."""
+    transformers = importlib.import_module("transformers")
+    versions = NAMES_RELEASES.split()
+    read = []
+    for version in versions:
+        with tempfile.TemporaryDirectory() as folder:
+            path = wheel("transformers", version, cache or pathlib.Path(folder))
+            read.append(read_names(path))
+
+    def gone(sets, still):
+        found = {}
+        for name in sorted(set().union(*sets) - sets[-1]):
+            last = max(i for i, names in enumerate(sets) if name in names)
+            if not re.match(FAMILIES, name) and not still(name):
+                found.setdefault(versions[last + 1], []).append(name)
+        return found
+
+    def module_is_there(name):
+        skipped = r"another_try|try$|filep?$|convert_|commands|kernels|utils\.dummy|models\.deprecated|.*(modeling|tokenization)_(tf|flax)_"
+        try:
+            return re.match(skipped, name) or importlib.util.find_spec(f"transformers.{name}")
+        except ModuleNotFoundError:  # of the package that it was in
+            return False
+
+    def table(title, found):
+        order = [v for v in versions if v in found]
+        return "".join(
+            [f"\n[{title}]\n"] + [f'"{v}" = """{fill(" ".join(found[v]))}"""\n' for v in order]
+        )
+
+    def fill(text):
+        return "\n".join(textwrap.wrap(text, 99, break_long_words=False))
+
+    parts = [
+        "# What transformers no longer has, under the first release without it that was read.\n"
+        f"# Written by: python -m tools.history --names. Read: {versions[0]} to {versions[-1]}.\n",
+        table("names", gone([names for names, _, _ in read], lambda n: hasattr(transformers, n))),
+        table("modules", gone([modules for _, modules, _ in read], module_is_there)),
+    ]
+    for name in (name for classes in CALLED.values() for name in classes):
+        sets = [keywords[name] for _, _, keywords in read if name in keywords]
+        if len(sets) == len(read):
+            parts.append(table(f"keywords.{name}", gone(sets, lambda n: False)))
+    return "".join(parts)
+
+
 # Run
 
 
@@ -426,6 +534,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cache", type=pathlib.Path, help="keep the wheels in this folder")
     parser.add_argument("--run", action="store_true", help="install and call a few releases")
+    parser.add_argument("--names", action="store_true", help="list what is gone")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a change")
     parser.add_argument("--probe", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -435,15 +544,17 @@ def main():
         return 0
     if options.cache:
         options.cache.mkdir(parents=True, exist_ok=True)
-    path = RUN if options.run else HISTORY
-    make, releases = (run_all, RUN_RELEASES) if options.run else (read_all, RELEASES)
-    records = make(options.cache, listed(releases))
-    text = dump(records)
+    path = OBSOLETE if options.names else RUN if options.run else HISTORY
+    if options.names:
+        text = read_gone(options.cache)
+    else:
+        make, releases = (run_all, RUN_RELEASES) if options.run else (read_all, RELEASES)
+        text = dump(make(options.cache, listed(releases)))
     changed = not path.exists() or text != path.read_text(encoding="utf-8")
     if changed and not options.check:
         path.parent.mkdir(exist_ok=True)
         atomic.write(path, text)
-    print(f"{path.name}: {'changed' if changed else 'unchanged'}, {len(records)} releases")
+    print(f"{path.name}: {'changed' if changed else 'unchanged'}")
     return int(changed and options.check)
 
 

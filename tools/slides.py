@@ -1,19 +1,20 @@
 """Make slides from the lessons, with reveal.js, for a browser without a network.
 
-    python -m tools.slides    every lesson that has slides, to build/slides/
+    python -m tools.slides    every lesson, to build/slides/
 
-A slide is a cell that is tagged ``slide``. What it shows follows from the cell:
+A deck is made from the code cells that are tagged ``slide`` or ``figure``, in their order:
 
-- text: the heading, the tables, the lists and the paragraphs with something in bold, and as many
-  other paragraphs as there is room for; a last sentence that announces a cell without a slide
-  goes to the notes
-- code: the question that stands above it, the code, wrapped where its lines are long, and, one
-  step later, what it prints; code that would leave no room for what it prints stays out
+- the section, the question or the sentence above the code, and the code without its assertions;
+  in front of it the statements that bind what it uses and that no earlier slide has shown;
+- one step later what it prints, and one step later the sentence that reads it.
 
-The speaker notes hold what is left out, and the text from here to the next slide. Press S to see
-them. reveal.js comes from the package sphinx-revealjs; its fonts and themes are not used.
+Before them stands the title, and behind them one slide for each exercise and one for the summary.
+The notes hold the text between, and the answer to a **Predict**. Press S to see them. reveal.js
+comes from the package sphinx-revealjs; its fonts and themes are not used.
 """
 
+import ast
+import builtins
 import html
 import importlib.util
 import pathlib
@@ -23,24 +24,24 @@ import subprocess
 import sys
 import textwrap
 
-import nbformat
 from markdown_it import MarkdownIt
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from tools.lessons import GENERATED, ROOT, lesson_paths, read, tags, title
+
 WIDTH, HEIGHT = 1280, 720  # pixels of a slide; reveal.js scales it to the screen
 ROOM = 1120  # pixels of a slide for a line of code or a table
 LARGEST, SMALLEST = 28, 18  # font sizes of code and output, in pixels
 COLUMNS = 76  # characters of a line of code or output
-LONG_TEXT = 520  # characters on a text slide
 HEADING, QUESTION, BOX = 150, 62, 36  # heights: what is above and below, a line, a frame
 FIGURE = 560  # height of a figure with its caption
 GAP, ROW = 17, 9  # pixels between two columns and two rows of an alignment table
 FILES = ["dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE"]
 STYLE = "github-light-high-contrast"
 
+EXERCISE = re.compile(r"### (Exercise \d) \((\w+), (\d+ minutes)\)\n+(.*)", re.S)
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 PAGE = """<!doctype html>
 <html lang="en">
@@ -102,46 +103,64 @@ def reveal_folder():
     return pathlib.Path(found.origin).parent / "_static" / "revealjs"
 
 
-def tags(cell):
-    """Return the tags of a cell."""
-    return cell.metadata.get("tags", [])
-
-
 def render(text):
     """Return HTML of Markdown."""
     return MARKDOWN.render(text)
 
 
-def prediction(text):
-    """Return the paragraph that asks the reader to predict, or an empty text."""
-    found = [p for p in text.split("\n\n") if p.startswith("**Predict.**")]
-    return found[-1] if found else ""
+def first_sentence(text):
+    """Return the first sentence of a Markdown text, if it starts with one."""
+    paragraph = text.strip().split("\n\n")[0]
+    if paragraph.startswith(("- ", "| ", "#", "```", "<")):
+        return ""
+    sentence = re.split(r"(?<=[.:?])\s+(?=[A-Z`\"(])", paragraph)[0].replace("\n", " ")
+    return "" if sentence.endswith(":") else sentence
 
 
-def short(text, announces):
-    """Return what a slide shows of a Markdown text, and what is left for the notes.
-
-    ``announces``: the cell that the text leads to is a slide, so a last sentence that ends with a
-    colon has its place.
-    """
-    heading, _, body = text.partition("\n")
-    paragraphs = [p for p in body.strip().split("\n\n") if p]
-    left = []
-    if paragraphs and paragraphs[-1].endswith(":") and not announces:
-        kept, _, last = paragraphs.pop().rpartition(". ")
-        left = [last]
-        paragraphs += [f"{kept}."] if kept else []
-    needed = [p for p in paragraphs if "**" in p or p.startswith(("- ", "| "))]
-    room = LONG_TEXT - sum(map(len, needed))
-    shown = []
+def asked(text):
+    """Return what a slide says above its code: the question, or the last sentence of the text."""
+    paragraphs = [p for p in re.sub(r"^#+ .*$", "", text, flags=re.M).split("\n\n") if p.strip()]
     for paragraph in paragraphs:
-        if paragraph in needed or len(paragraph) <= room:
-            shown.append(paragraph)
-            room -= 0 if paragraph in needed else len(paragraph)
-        else:
-            left.insert(0, paragraph)
-            room = 0
-    return "\n\n".join([heading, *shown]), "\n\n".join(left)
+        if paragraph.strip().startswith("**Predict.**"):
+            return paragraph.strip()
+    last = paragraphs[-1].strip() if paragraphs else ""
+    return last if len(last) < 260 and not last.startswith(("- ", "|", "<", "```")) else ""
+
+
+def statements(source):
+    """Return the top-level statements of a cell, without assertions, each with its own text."""
+    body = ast.parse(source).body
+    return [(n, ast.get_source_segment(source, n)) for n in body if not isinstance(n, ast.Assert)]
+
+
+def bound(node):
+    """Return the names that a statement binds."""
+    names = {getattr(node, "name", None)}
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+            names.add(part.id)
+        elif isinstance(part, ast.alias):
+            names.add((part.asname or part.name).split(".")[0])
+    return names
+
+
+def used(node):
+    """Return the names that a statement reads from the outside."""
+    parts = list(ast.walk(node))
+    names = {n.id for n in parts if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    own = {argument.arg for argument in parts if isinstance(argument, ast.arg)}
+    return names - own - set(dir(builtins)) - bound(node)
+
+
+def needed(names, earlier, shown):
+    """Return the texts of earlier statements that bind these names and stand on no slide yet."""
+    texts, names = [], set(names)
+    for node, text in reversed(earlier):
+        if names & bound(node):
+            names = (names - bound(node)) | used(node)
+            if text not in shown and not isinstance(node, ast.Import | ast.ImportFrom):
+                texts.insert(0, text)
+    return texts
 
 
 def wrapped(source):
@@ -206,82 +225,106 @@ def outputs(cell):
     return drawn, height, texts
 
 
-def text_slide(cell, announces):
-    """Return the body of a text slide, and the start of its notes."""
-    shown, left = short(cell.source, announces)
-    body = re.sub(
-        r"<p>(<strong>Predict\.</strong>.*?)</p>", r'<p class="predict">\1</p>', render(shown)
-    )
-    return body, left
+def highlighted(source, size):
+    """Return HTML of code in a font of this size."""
+    formatter = HtmlFormatter(cssclass="code", style=STYLE, prestyles=f"font-size:{size}px")
+    return highlight(source, PythonLexer(), formatter)
 
 
-def code_slide(cell, section, above):
-    """Return the body of a code slide: its section, the question above it, code, output.
+def code_slide(section, above, source, cell, reads):
+    """Return the body of a code slide: its section, what is asked, code, output, what it says.
 
-    The code has the largest font that leaves room for the output, which gets what is left.
+    The code has the largest font that leaves room for the output, which gets what is left. Where
+    both don't fit, the output takes the place of question and code.
     """
     drawn, height, texts = outputs(cell)
-    body = f"<h2>{section}</h2>"
-    room = HEIGHT - HEADING - height - BOX * len(texts)
-    if question := prediction(above):
-        body += render(question).replace("<p>", '<p class="predict">', 1)
-        room -= QUESTION * (1 + len(question) // 66)
-    source = wrapped(cell.source)
+    printed_texts = [text for _, text in texts]
+    source = "" if "figure" in tags(cell) else wrapped(source)
+    kind = ' class="predict"' if above.startswith("**Predict.**") else ""
+    head = f"<h2>{section}</h2>"
+    question = render(above).replace("<p>", f"<p{kind}>", 1) if above else ""
+    told = f'<div class="fragment reads">{render(reads)}</div>' if reads else ""
+    free = HEIGHT - HEADING - BOX * len(texts) - 46 * (len(section) > 42)
+    says = QUESTION * bool(reads) * (1 + len(reads) // 66)
+    asks = QUESTION * bool(above) * (1 + len(above) // 66)
 
     def largest(room, *parts):
         lines = sum(len(part.splitlines()) for part in parts)
         width = font_size([max(map(longest, parts), default=0)])
         return min(width, int(room / (1.3 * lines))) if lines else LARGEST
 
-    printed_texts = [text for _, text in texts]
-    size = largest(room - BOX, source, *printed_texts)
-    if size >= SMALLEST:
-        formatter = HtmlFormatter(cssclass="code", style=STYLE, prestyles=f"font-size:{size}px")
-        body += highlight(source, PythonLexer(), formatter)
-        room -= BOX + 1.3 * size * len(source.splitlines())
-    size = largest(room, *printed_texts)
-    shown = "".join(
-        f'<pre class="{kind}" style="font-size:{size}px">{html.escape(text)}</pre>'
-        for kind, text in texts
+    def shown(size, step):
+        body = "".join(
+            f'<pre class="{kind}" style="font-size:{size}px">{html.escape(text)}</pre>'
+            for kind, text in texts
+        )
+        return f'<div class="{step}">{body}{drawn}</div>' if body or drawn else ""
+
+    size = largest(free - height - says - asks - BOX * bool(source), source, *printed_texts)
+    if size >= SMALLEST and (not drawn or free - height - says - asks >= 0):
+        code = highlighted(source, size) if source else ""
+        room = free - height - says - asks - BOX - 1.3 * size * len(source.splitlines())
+        step = "fragment" if source or above else "whole"
+        return head + question + code + shown(largest(room, *printed_texts), step) + told
+    first = highlighted(source, largest(HEIGHT - HEADING - BOX - asks, source)) if source else ""
+    second = shown(largest(free - height - says, *printed_texts), "whole")
+    return (
+        f'{head}<div class="stack"><div class="fragment fade-out" data-fragment-index="0">'
+        f'{question}{first}</div><div class="fragment" data-fragment-index="0">{second}</div></div>'
+        f"{told}"
     )
-    if shown or drawn:
-        body += f'<div class="fragment">{shown}{drawn}</div>'
-    return body
 
 
 def deck(notebook):
     """Return the slides of a lesson as pairs: the body, and the Markdown of its notes."""
-    slides, section, above = [], "", ""
+    head, about = (cell.source for cell in notebook.cells[:2])
+    slides, section, text, earlier, shown = [[render(head), about]], "", "", [], set()
     for cell, after in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
-        is_text = cell.cell_type == "markdown"
-        heading = re.search(r"^##? (.+)$", cell.source, re.M) if is_text else None
-        if heading:
-            section = MARKDOWN.renderInline(heading.group(1))
-        if "slide" in tags(cell):
-            if is_text:
-                body, left = text_slide(cell, after is not None and "slide" in tags(after))
-                slides.append([body, left])
-            else:
-                slides.append([code_slide(cell, section, above), ""])
-        elif is_text and slides and not re.match(r"##|<details>|\[", cell.source):
-            slides[-1][1] += "\n\n" + cell.source
-        if is_text or "slide" in tags(cell):
-            above = "" if "slide" in tags(cell) else cell.source
+        if cell.cell_type == "markdown":
+            heading = re.search(r"^##+ (.+)$", cell.source, re.M)
+            if heading:
+                section = MARKDOWN.renderInline(heading.group(1))
+            if exercise := re.match(
+                r"### (Exercise \d) \((\w+), (\d+ minutes)\)\n+(.*)", cell.source, re.S
+            ):
+                name, level, time, task = exercise.groups()
+                stub = highlighted(wrapped(after.source), SMALLEST + 2)
+                slides.append([f"<h2>{name}: {time}</h2>{render(task)}{stub}", f"It is {level}."])
+            elif cell.source.startswith("## Summary"):
+                slides.append([render(cell.source), ""])
+            elif (heading and not GENERATED & {*tags(cell)}) or not heading:
+                text += "\n\n" + cell.source
+            continue
+        if {"proof", "exercise", "solution"} & {*tags(cell)}:
+            continue
+        code_here = statements(cell.source)
+        if {"slide", "figure"} & {*tags(cell)}:
+            follows = after.source if after is not None and after.cell_type == "markdown" else ""
+            reads, above = first_sentence(follows), asked(text)
+            names = {name for node, _ in code_here for name in used(node)}
+            code = [*needed(names, earlier, shown), *(part for _, part in code_here)]
+            shown |= set(code)
+            answer = f"Answer: {follows.split(chr(10) * 2)[0]}" if "**Predict.**" in above else ""
+            if sum(len(part.splitlines()) for part in code) > 18:  # it would be too small to read
+                code = [part for _, part in code_here]
+            source = "\n".join(code)
+            body = code_slide(section, above, source, cell, reads)
+            slides.append([body, f"{text}\n\n{answer}"])
+            text = ""
+        earlier += code_here
     return slides
 
 
 def page(notebook, name):
     """Return the HTML of a deck."""
-    title = re.search(r"^# (.+)$", notebook.cells[0].source, re.M).group(1)
-    sections = []
+    sections, called = [], html.escape(title(notebook))
     for number, (body, notes) in enumerate(deck(notebook)):
         kind = "title" if number == 0 else "plain"
-        aside = f'<aside class="notes">{render(notes.strip())}</aside>' if notes.strip() else ""
-        lesson = f'<p class="lesson">{name[:2]} {html.escape(title)}</p>' if number else ""
+        notes = re.sub(r"^#+ .*$|<details>.*?</details>", "", notes, flags=re.M | re.S).strip()
+        aside = f'<aside class="notes">{render(notes)}</aside>' if notes else ""
+        lesson = f'<p class="lesson">{name[:2]} {called}</p>' if number else ""
         sections.append(f'<section class="{kind}">{body}{lesson}{aside}</section>')
-    return PAGE.format(
-        title=html.escape(title), slides="\n".join(sections), width=WIDTH, height=HEIGHT
-    )
+    return PAGE.format(title=called, slides="\n".join(sections), width=WIDTH, height=HEIGHT)
 
 
 def build(out):
@@ -294,15 +337,11 @@ def build(out):
     layout = (ROOT / "tools" / "slides.css").read_text("utf-8")
     (out / "slides.css").write_text(f"{layout}\n{colours}\n", encoding="utf-8", newline="\n")
     items, names = [], []
-    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        count = len(deck(notebook))
-        if not count:
-            continue
+    for path in lesson_paths()[1:]:
+        notebook = read(path)
         text = page(notebook, path.stem)
         (out / f"{path.stem}.html").write_text(text, encoding="utf-8", newline="\n")
-        title = re.search(r"<title>(.*)</title>", text).group(1)
-        name = f"{path.stem[:2]} {title}"
+        name, count = f"{path.stem[:2]} {html.escape(title(notebook))}", len(deck(notebook))
         items.append(f'<li><a href="{path.stem}.html">{name}</a>, {count} slides</li>')
         names.append(path.stem)
     (out / "index.html").write_text(INDEX.format(items="\n".join(items)), encoding="utf-8")
