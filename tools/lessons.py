@@ -96,7 +96,7 @@ def prose(notebook):
 
 def words(notebook):
     """Return the number of words of the text that a person wrote."""
-    return len(re.sub(r"<[^>]+>|\]\([^)]*\)", " ", prose(notebook)).split())
+    return len(re.sub(r"</?[a-z][^>\n]*>|\]\([^)]*\)", " ", prose(notebook)).split())
 
 
 def code_lines(notebook):
