@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer, BertForMaskedLM
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "mlmtutor" / "tutor_bert"
 CLOZE = ROOT / "tests" / "data" / "cloze.jsonl"
 
