@@ -221,6 +221,14 @@ def test_mask_tokens_protects_what_special_tokens_mask_adds(convert):
 WHOLE_WORDS = MaskingPolicy(select=0.5, whole_word=True)
 
 
+def selected_words(ids, tokenizer, word_ids, seed):
+    """Mask whole words; return which positions are selected."""
+    _, labels = mask_tokens(
+        ids, tokenizer, policy=WHOLE_WORDS, generator=seeded(seed), word_ids=word_ids
+    )
+    return labels != IGNORE_INDEX
+
+
 def test_whole_words_are_selected_with_every_piece_or_none(tokenizer):
     text = "tokenization , walking the doors , cats and dogs ."
     batch = tokenizer([text, "the cat sat"], padding=True, return_tensors="pt")
@@ -228,15 +236,8 @@ def test_whole_words_are_selected_with_every_piece_or_none(tokenizer):
     assert any(a == b is not None for a, b in zip(word_ids[0], word_ids[0][1:], strict=False))
     words_seen = set()
     for seed in range(30):
-        _, labels = mask_tokens(
-            batch["input_ids"],
-            tokenizer,
-            policy=WHOLE_WORDS,
-            generator=seeded(seed),
-            word_ids=word_ids,
-        )
-        selected = (labels != IGNORE_INDEX).tolist()
-        for row, flags in zip(word_ids, selected, strict=True):
+        selected = selected_words(batch["input_ids"], tokenizer, word_ids, seed)
+        for row, flags in zip(word_ids, selected.tolist(), strict=True):
             for word in set(row):
                 of_word = {f for w, f in zip(row, flags, strict=True) if w == word}
                 assert len(of_word) == 1
@@ -249,42 +250,24 @@ def test_whole_words_by_lists_or_by_tensors(tokenizer):
     batch = tokenizer(["walking dogs", "the cat"], padding=True, return_tensors="pt")
     ids, lists = batch["input_ids"], [batch.word_ids(0), batch.word_ids(1)]
     tensor = torch.tensor([[-1 if word is None else word for word in row] for row in lists])
-    for ids_, lists_, tensor_ in [(ids, lists, tensor), (ids[0], lists[0], tensor[0])]:
-        results = [
-            mask_tokens(ids_, tokenizer, policy=WHOLE_WORDS, generator=seeded(), word_ids=word_ids)
-            for word_ids in (lists_, tensor_)
-        ]
-        assert torch.equal(results[0][0], results[1][0])
-        assert torch.equal(results[0][1], results[1][1])
+    for at in (slice(None), 0):
+        by_lists = selected_words(ids[at], tokenizer, lists[at], seed=0)
+        assert torch.equal(by_lists, selected_words(ids[at], tokenizer, tensor[at], seed=0))
 
 
 def test_whole_words_of_a_pair_and_of_two_rows_are_different():
     batch = WORDPIECE(["cat", "cat"], ["dog", "dog"], return_tensors="pt")
     word_ids = [batch.word_ids(i) for i in range(2)]
     assert word_ids == [[None, 0, None, 0, None]] * 2, "the numbers start again"
-    patterns = set()
-    for seed in range(200):
-        _, labels = mask_tokens(
-            batch["input_ids"],
-            WORDPIECE,
-            policy=WHOLE_WORDS,
-            generator=seeded(seed),
-            word_ids=word_ids,
-        )
-        patterns.add(tuple((labels != IGNORE_INDEX)[:, [1, 3]].flatten().tolist()))
+    draws = [selected_words(batch["input_ids"], WORDPIECE, word_ids, seed) for seed in range(200)]
+    patterns = {tuple(draw[:, [1, 3]].flatten().tolist()) for draw in draws}
     assert len(patterns) == 16, "four words give 2^4 patterns"
 
 
 def test_whole_words_are_not_joined_across_rows():
-    ids = random_ids(WORDPIECE, (2, 1))
-    words = torch.zeros(2, 1, dtype=torch.int64)
-    patterns = set()
-    for seed in range(50):
-        _, labels = mask_tokens(
-            ids, WORDPIECE, policy=WHOLE_WORDS, generator=seeded(seed), word_ids=words
-        )
-        patterns.add(tuple((labels != IGNORE_INDEX).flatten().tolist()))
-    assert len(patterns) == 4
+    ids, words = random_ids(WORDPIECE, (2, 1)), torch.zeros(2, 1, dtype=torch.int64)
+    draws = [selected_words(ids, WORDPIECE, words, seed) for seed in range(50)]
+    assert len({tuple(draw.flatten().tolist()) for draw in draws}) == 4
 
 
 def test_whole_words_with_a_protected_piece_are_not_selected():
@@ -392,42 +375,31 @@ WORDS = [[None, 0, 1, 1, None]]
 
 
 @pytest.mark.parametrize(
-    ("ids", "options", "error", "message"),
+    ("ids", "options", "message"),
     [
-        ([[2, 6]], {}, TypeError, "input_ids must be a torch.Tensor, but is a list"),
-        (IDS.int(), {}, ValueError, "input_ids must have dtype torch.int64, but has torch.int32"),
-        (IDS[None], {}, ValueError, r"\(length,\) or \(batch, length\), but has \(1, 1, 5\)"),
-        (IDS - 102, {}, ValueError, "but -100 is among them: labels have negative entries"),
-        (IDS + 9999, {}, ValueError, "but 10007 is among them: .* another tokenizer"),
-        (torch.tensor([0, len(WORDPIECE)]), {}, ValueError, f"but {len(WORDPIECE)} is among them"),
-        (IDS, {"policy": 0.15}, TypeError, r"policy must be a MaskingPolicy, but is a float: from"),
-        (IDS, {"generator": 42}, TypeError, r"is a int: .*Generator\(\).manual_seed\(seed\)"),
-        (IDS, {"special_tokens_mask": [0]}, TypeError, "special_tokens_mask .* is a list"),
-        (
-            IDS,
-            {"special_tokens_mask": IDS[0]},
-            ValueError,
-            r"^special_tokens_mask .* input_ids, \(1, 5\), but has \(5,\): .* padded",
-        ),
-        (IDS, {"special_tokens_mask": IDS}, ValueError, "only 0 and 1, but .* from 2 to 8"),
-        (IDS, {"word_ids": WORDS}, ValueError, "word_ids must be None when .* is False"),
-        (IDS, {"policy": WHOLE_WORDS}, ValueError, r"word_ids must be given .*batch.word_ids\(0\)"),
+        ([[2, 6]], {}, "input_ids must be a torch.Tensor, but is a list"),
+        (IDS.int(), {}, "input_ids must have dtype torch.int64, but has torch.int32"),
+        (IDS[None], {}, r"\(length,\) or \(batch, length\), but has \(1, 1, 5\)"),
+        (IDS - 102, {}, "but -100 is among them: labels have negative entries"),
+        (IDS + 9999, {}, "but 10007 is among them: .* another tokenizer"),
+        (torch.tensor([0, len(WORDPIECE)]), {}, f"but {len(WORDPIECE)} is among them"),
+        (IDS, {"policy": 0.15}, r"policy must be a MaskingPolicy, but is a float: from"),
+        (IDS, {"generator": 42}, r"is a int: .*Generator\(\).manual_seed\(seed\)"),
+        (IDS, {"special_tokens_mask": [0]}, "special_tokens_mask .* is a list"),
+        (IDS, {"special_tokens_mask": IDS[0]}, r"of input_ids, \(1, 5\), but .* \(5,\): .* padded"),
+        (IDS, {"special_tokens_mask": IDS}, "only 0 and 1, but .* from 2 to 8"),
+        (IDS, {"word_ids": WORDS}, "word_ids must be None when .* is False"),
+        (IDS, {"policy": WHOLE_WORDS}, r"word_ids must be given .*batch.word_ids\(0\)"),
         (
             IDS,
             {"policy": WHOLE_WORDS, "word_ids": WORDS[0]},
-            ValueError,
-            r"word_ids must have the shape of input_ids, \(1, 5\), but has \(5,\): give a list for",
+            r"word_ids .* has \(5,\): give a list",
         ),
-        (
-            IDS,
-            {"policy": WHOLE_WORDS, "word_ids": [[0], [0, 1]]},
-            ValueError,
-            r"rows of equal length, but they have \[1, 2\]",
-        ),
+        (IDS, {"policy": WHOLE_WORDS, "word_ids": [[0], [0, 1]]}, r"equal length, .* \[1, 2\]"),
     ],
 )
-def test_mask_tokens_names_the_cause_of_an_error(ids, options, error, message):
-    with pytest.raises(error, match=message):
+def test_mask_tokens_names_the_cause_of_an_error(ids, options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
         mask_tokens(ids, WORDPIECE, **options)
 
 

@@ -1,6 +1,5 @@
 """The model that ships: its files, its ids, and that it is as good as its card says."""
 
-import hashlib
 import json
 import pathlib
 import re
@@ -35,21 +34,14 @@ def card():
     return (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
-def test_files_match_their_checksums():
-    sums = json.loads((FOLDER / "checksums.json").read_text(encoding="utf-8"))
-    assert {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt"} <= set(sums)
-    for name, expected in sums.items():
-        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == expected, name
-
-
-def test_size_and_kinds_of_files():
+def test_tutor_bert_is_small_and_plain():
     files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 50e6
     assert {path.suffix for path in files} <= {"", ".json", ".md", ".safetensors", ".txt"}
     assert {"README.md", "NOTICE", "LICENSE"} <= {path.name for path in files}
 
 
-def test_config_is_plain():
+def test_tutor_bert_config_is_plain():
     config = json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == ["BertForMaskedLM"]
     assert config["model_type"] == "bert"
@@ -58,7 +50,7 @@ def test_config_is_plain():
     assert "auto_map" not in config
 
 
-def test_weights_are_float16_on_disk_and_float32_in_memory(model):
+def test_tutor_bert_weights_are_float16_on_disk_and_float32_in_memory(model):
     with safe_open(FOLDER / "model.safetensors", "pt") as file:
         names = set(file.keys())
         assert {file.get_tensor(name).dtype for name in names} == {torch.float16}
@@ -66,41 +58,22 @@ def test_weights_are_float16_on_disk_and_float32_in_memory(model):
     assert model.dtype == torch.float32
 
 
-def test_loads_with_no_missing_or_unexpected_keys():
+def test_tutor_bert_loads_with_no_missing_or_unexpected_keys():
     _, loaded = BertForMaskedLM.from_pretrained(FOLDER, output_loading_info=True)
     assert not loaded["missing_keys"]
     assert not loaded["unexpected_keys"]
     assert not loaded["mismatched_keys"]
 
 
-def test_head_is_tied(model):
+def test_tutor_bert_head_is_tied(model):
     embeddings = model.bert.embeddings.word_embeddings.weight
     assert model.cls.predictions.decoder.weight is embeddings
     assert model.cls.predictions.decoder.bias is model.cls.predictions.bias
     assert embeddings.shape == (30522, 384)
+    assert all(torch.isfinite(weights).all() for weights in model.parameters())
 
 
-def test_weights_are_finite(model):
-    assert all(torch.isfinite(p).all() for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("token", "number"),
-    [
-        ("[PAD]", 0),
-        ("[UNK]", 100),
-        ("[CLS]", 101),
-        ("[SEP]", 102),
-        ("[MASK]", 103),
-        ("change", 2689),
-        ("world", 2088),
-    ],
-)
-def test_ids_are_those_of_bert_base_uncased(tokenizer, token, number):
-    assert tokenizer.convert_tokens_to_ids(token) == number
-
-
-def test_tokenizer(tokenizer):
+def test_tutor_bert_tokenizer_is_that_of_bert_base_uncased(tokenizer):
     ids = tokenizer("I want to [MASK] the World.")["input_ids"]
     assert ids == [101, 1045, 2215, 2000, 103, 1996, 2088, 1012, 102]
     pair = tokenizer("One.", "Two.")
@@ -114,7 +87,7 @@ def test_tokenizer(tokenizer):
     assert (tokenizer.mask_token_id, tokenizer.unk_token_id) == (103, 100)
 
 
-def test_padding_does_not_change_the_answer(model, tokenizer):
+def test_tutor_bert_padding_does_not_change_the_answer(model, tokenizer):
     short, long = "I want to [MASK] the world.", "She opened the [MASK] and walked into the room."
     batch = tokenizer([short, long], padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -148,7 +121,7 @@ def test_cloze_is_as_good_as_the_card_says(model, tokenizer, cloze, card):
     assert 100 * (hits + 1) / len(cloze) >= stated
 
 
-def test_card_states_what_a_reader_needs(card):
+def test_tutor_bert_card_states_what_a_reader_needs(card):
     for needed in ("license: apache-2.0", "all-MiniLM-L6-v2", "million tokens", "unigram"):
         assert needed in card
     assert "$" not in card
