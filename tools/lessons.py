@@ -125,7 +125,7 @@ def heading(cell):
 
 
 def navigation(path):
-    """Return the text of the last cell of a lesson."""
+    """Return the links to the neighbours of a lesson."""
     if path.parent != NOTEBOOKS:
         [core] = NOTEBOOKS.glob(f"{path.name[:2]}_*.ipynb")
         return f"[← Back to {core.name[:2]} {title(read(core))}](../{core.name})"
@@ -203,7 +203,7 @@ def question_index():
 
 
 def practice(notebook, path):
-    """Return where the subject of a lesson goes wrong in practice, and the way deeper."""
+    """Return where the subject of a lesson goes wrong in practice, the way deeper, and on."""
     known, lines = questions(), []
     for cell in notebook.cells:
         for key in (tag.removeprefix("question-") for tag in tags(cell) if "question-" in tag):
@@ -216,7 +216,7 @@ def practice(notebook, path):
         deeper = [(p.relative_to(NOTEBOOKS), read(p)) for p in deeper_paths(path.name[:2])]
         more = [f"- [{title(n)}]({p}): {result(n)} ({minutes(n)} minutes)" for p, n in deeper]
         parts += ["One level deeper:\n\n" + "\n".join(more)] if more else []
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, navigation(path)])
 
 
 def quiz(path):
@@ -241,9 +241,9 @@ def in_html(text):
 
 def refresh_generated(notebook, path):
     """Fill the cells that are generated; returns nothing, changes ``notebook``."""
-    made = {"navigation": navigation(path)}
+    made = {}
     if path == lesson_paths()[0]:
-        made["lesson-table"] = lesson_table()
+        made = {"lesson-table": lesson_table(), "navigation": navigation(path)}
     else:
         made["practice"] = practice(notebook, path)
         [about] = tagged(notebook, "about")
