@@ -163,6 +163,7 @@ def fill(app, docname, source):
     if docname.startswith("lessons/"):
         app.env.note_dependency(str(explorer.SOURCE / "presets.json"))
         source[0] = explorer.link_presets(docname.removeprefix("lessons/"), source[0])
+        source[0] = source[0].replace("](questions.md)", "](../questions.md)")
     text = re.sub(r"<!-- generated: (\w+) -->", lambda match: GENERATED[match[1]](), source[0])
     source[0] = text.replace("](../notebooks/", "](lessons/")
 

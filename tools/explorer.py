@@ -244,9 +244,9 @@ def table(state):
     ids, mask, labels = tensors(state, tokenizer)
     with torch.no_grad():
         logits = model(ids, attention_mask=mask).logits
-    padding = mask[0] if state.get("padding") else None
-    aligned = mlmtutor.alignment(tokenizer, ids[0], labels[0], logits[0], attention_mask=padding)
-    return aligned._repr_html_()
+    batch = {"input_ids": ids[0], "labels": labels[0]}
+    batch |= {"attention_mask": mask[0]} if state.get("padding") else {}
+    return mlmtutor.alignment(batch, tokenizer, logits[0])._repr_html_()
 
 
 def explorer():
@@ -302,29 +302,33 @@ def cases():
     return "\n".join(parts)
 
 
+def places(case):
+    """Return the sections that lead to a case, as pairs of lesson and heading; its own is first."""
+    also = (place.split("#") for place in case.get("also", []))
+    return [(case["lesson"], case["section"]), *map(tuple, also)]
+
+
 def link_presets(stem, notebook):
-    """Add to each section of a lesson that has presets a line that leads to them.
+    """Add to the end of each section of a lesson a line for each case that shows it.
 
     ``notebook`` is the JSON of the lesson as text, and so is what is returned: the copy for the
-    site. The line stands at the end of the section.
+    site.
     """
     content = json.loads(notebook)
     for case in presets():
-        if case["lesson"] != stem:
-            continue
-        sources = ["".join(cell["source"]) for cell in content["cells"]]
-        kinds = [cell["cell_type"] for cell in content["cells"]]
-        start = next(
-            i for i, text in enumerate(sources) if text.startswith(f"## {case['section']}")
-        )
-        ends = [
-            i
-            for i in range(start + 1, len(sources))
-            if kinds[i] == "markdown" and re.match("##+ ", sources[i])
-        ]
-        line = f"Click it yourself: [{case['title']}](#{case['id']}), in the explorer of this site."
-        cell = {"cell_type": "markdown", "id": case["id"], "metadata": {}, "source": line}
-        content["cells"].insert(ends[0], cell)
+        for heading in (heading for lesson, heading in places(case) if lesson == stem):
+            sources = ["".join(cell["source"]) for cell in content["cells"]]
+            start = next(i for i, text in enumerate(sources) if text.startswith(f"## {heading}"))
+            end = next(
+                i
+                for i in range(start + 1, len(sources))
+                if content["cells"][i]["cell_type"] == "markdown"
+                and re.match("##+ ", sources[i])
+            )
+            line = f"Try it: [{case['title']}](#{case['id']}), in the explorer."
+            name = f"{case['id']}-{end}"
+            cell = {"cell_type": "markdown", "id": name, "metadata": {}, "source": line}
+            content["cells"].insert(end, cell)
     return json.dumps(content)
 
 
