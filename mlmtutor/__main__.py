@@ -1,10 +1,12 @@
-"""``python -m mlmtutor``: check source files, or the environment.
+"""``mlmtutor``: check source files, or the environment.
 
-``doctor`` ends with 0 if nothing was found, with 1 if something was, and with 2 if a path cannot be
-used. ``env`` ends with 0 if everything that a lesson needs is there, else with 1.
+``doctor`` ends with 0 if nothing was found, with 1 if something was, and with 2 if a path does not
+lead to a program or nothing could be read. ``env`` ends with 0 if everything that a lesson needs is
+there, else with 1.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,13 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="mlmtutor", description="Helpers for masked language modeling."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     doctor = commands.add_parser(
         "doctor",
         help="find obsolete and harmful uses of masked-LM labels in source files",
         description="Read .py and .ipynb files, without running them, and report obsolete and "
         "harmful uses of masked-LM labels. Ends with 0 if there are none, with 1 if there are "
-        "some, with 2 if a path cannot be used.",
+        "some, with 2 if a path leads to no program or nothing could be read.",
     )
     doctor.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER")
     doctor.add_argument(
@@ -39,25 +41,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Print one line for each package and for the embedded model.",
     )
     options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
     if options.command == "env":
         from mlmtutor.lessons.lesson_00 import check_environment
 
         return 0 if check_environment() else 1
+    return _doctor(options.paths, options.format)
 
-    from mlmtutor.doctor import source as lint
 
-    report = lint.lint_paths(options.paths)
-    show = {"text": lint.as_text, "json": lint.as_json, "github": lint.as_github}[options.format]
-    text = show(report)
-    if text:
-        print(text)
+def _doctor(paths: list[str], form: str) -> int:
+    from mlmtutor.doctor import source
+
+    report = source.lint_paths(paths)
+    text = {"text": source.as_text, "json": source.as_json, "github": source.as_github}[form](report)
+    try:
+        if text:
+            print(text, flush=True)
+    except BrokenPipeError:  # of `| head`: what comes after is not wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for note in report.unread:
+        print(f"mlmtutor doctor: not read: {source.printable(note)}", file=sys.stderr)
     for path in report.unusable:
-        print(
-            f"mlmtutor doctor: {lint.printable(path)}: not a .py or .ipynb file, and no folder "
-            "with one in it that may be read",
-            file=sys.stderr,
-        )
-    if report.unusable:
+        told = "not a .py or .ipynb file, and no folder with one in it that may be read"
+        print(f"mlmtutor doctor: {source.printable(path)}: {told}", file=sys.stderr)
+    if report.unusable or not report.files:
         return 2
     return 1 if report.findings else 0
 

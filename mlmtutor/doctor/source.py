@@ -1,68 +1,58 @@
 """Find obsolete and harmful uses of masked-LM labels in source files, without running them.
 
-Files are read as syntax trees. A finding needs evidence that the code is about masked language
-modeling: a call counts as one of a masked model only where the class of the model can be followed
-by its name through the file. ``labels=input_ids`` is right for a causal model, and ``labels=`` of a
-classifier is nobody's business here.
+A file is parsed only if it holds a word that a rule needs. What a finding says stands in
+``source.toml``, what transformers no longer has in ``obsolete.toml`` (generated) and what to write
+instead in ``instead.toml``. What cannot be read is a note, never a finding.
 """
 
 import ast
 import bisect
+import functools
+import importlib.resources
 import io
 import json
 import os
 import re
+import textwrap
 import tokenize
+import tomllib
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "LintFinding",
-    "Report",
-    "as_github",
-    "as_json",
-    "as_text",
-    "lint_file",
-    "lint_notebook",
-    "lint_paths",
-    "lint_source",
-]
+from mlmtutor.doctor.recipes import (
+    FUNCTIONS, MASKED, SPELLINGS, Found, Program, Recipe, dotted, is_labels, last, number,
+)  # fmt: skip
 
-LARGEST_SOURCE = 2_000_000  # characters; more is data, not a program, and takes minutes to parse
-MOST_STEPS = 20_000_000  # visits of nodes by all rules of a file: some seconds
-LARGEST_FILE = 200_000_000  # bytes; a notebook with its pictures may be large
-SKIPPED_FOLDERS = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
-OLD_KEYWORDS = ("masked_lm_labels", "lm_labels")
-LIBRARIES = ("transformers", "pytorch_transformers", "pytorch_pretrained_bert", "adapters")
-MASKED_MODEL = re.compile(r"ForMaskedLM$|^(TF|Flax)?(Bert|Albert|MobileBert)ForPreTraining$")
-OTHER_MODEL = re.compile(r"^[A-Z]\w*(For[A-Z]\w+|LMHeadModel|Model)$")
-BRACKETS = re.compile(
-    r"(^|/)(bert-(base|large|tiny|mini|small|medium)|distilbert|albert|electra|deberta|mobilebert|"
-    r"modernbert-(base|large)|scibert|biobert|finbert)",
-    re.I,
+LARGEST = 2_000_000  # characters of one file; more is data, and takes minutes to parse
+SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
+ABOUT_MASKS = re.compile(
+    rb"MaskedLM|mask_token|masked_lm_labels|ForLanguageModeling|fill-mask|ForPreTraining|\[MASK\]|<mask>"
 )
+IMPORTS = re.compile(rb"^[ \t]*(?:from|import)[ \t]+transformers\b|import_module\(.transformers", re.M)
 ANGLES = re.compile(
-    r"^(FacebookAI/)?(xlm-)?roberta-(base|large)|"  # klue/roberta-base has the tokenizer of BERT
-    r"(^|/)(distilroberta|camembert(?!a|v2)|bertweet|longformer|codebert)",
-    re.I,
+    r"(XLM|Xlm)?(Roberta|Camembert|Longformer)Tokenizer|(FacebookAI/)?(xlm-)?roberta-(base|large)$|"
+    r"(distilbert/)?distilroberta-base$|(almanach/)?camembert(-base)?$|allenai/longformer-base-4096$|"
+    r"vinai/bertweet-(base|large)$|microsoft/codebert-base$"
 )
-SPELLINGS = ("[MASK]", "<mask>")
-DIVIDES = re.compile(r"modern_?bert|euro_?bert", re.I)  # their loss heeds num_items_in_batch
+OLD_LIBRARIES = {"pytorch_transformers", "pytorch_pretrained_bert"}
+BRACKETS = re.compile(
+    r"(Distil)?(Bert|Electra)Tokenizer|(google-bert/)?bert-(base|large)-|(distilbert/)?distilbert-base-|"
+    r"(albert/)?albert-\w+-v\d|google/(electra|mobilebert)|answerdotai/ModernBERT|microsoft/deberta-"
+)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that is looked for."""
+    """One thing that is looked for, and what is said of it."""
 
     code: str
     severity: str
     title: str
     fix: str
     source: str
-    function: Callable[["Module"], Iterator[ast.AST]]
 
 
 @dataclass(frozen=True)
@@ -98,831 +88,323 @@ class LintFinding:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`lint_paths` returns: findings, the number of files read, paths not usable."""
+    """What :func:`lint_paths` returns.
+
+    Attributes:
+        findings: what was found.
+        files: the number of files that were read.
+        unread: files and cells that could not be read, with the reason.
+        unusable: paths that are no program and hold none.
+    """
 
     findings: tuple[LintFinding, ...]
     files: int
+    unread: tuple[str, ...]
     unusable: tuple[str, ...]
 
 
-# One file as facts ------------------------------------------------------------------------------
+def _table(name: str) -> dict[str, Any]:
+    return tomllib.loads(importlib.resources.files("mlmtutor.doctor").joinpath(name).read_text("utf-8"))
 
 
-@dataclass
-class Scope:
-    """A function, a class or the module, and what is known about the names in it."""
-
-    parent: "Scope | None" = None
-    is_class: bool = False
-    kinds: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+RULES = tuple(Rule(code, **rule) for code, rule in _table("source.toml").items())
 
 
-class TooMuch(Exception):
-    """A file would keep the rules busy for minutes; no program that people write does."""
+# What transformers no longer has ------------------------------------------------------------------
 
 
-class Module:
-    """The syntax tree of a file, with the class of each model followed by name.
+@functools.cache
+def _gone() -> dict[str, dict[str, str]]:
+    """For each list of obsolete.toml: name -> the first release without it."""
+    table = _table("obsolete.toml")
+    lists = {"names": table["names"], "modules": table["modules"], **table["keywords"]}
+    gone = {k: {n: since for since, names in v.items() for n in names.split()} for k, v in lists.items()}
+    return gone | {"forward": {"masked_lm_labels": "4.0.0", "lm_labels": "3.0.0"}}
 
-    Attributes:
-        nodes: all nodes, in the order of the source.
-        parents: the parent of each node.
-        scopes: the scope of each node.
-        origins: where an imported name comes from, such as ``transformers.BertForMaskedLM``.
-        dicts: dictionaries that were assigned to a name, for ``Trainer(**arguments)``.
-        mask_ids: names that hold the id of the mask token.
-        is_masked_lm: whether anything in the file shows that it is about masked language modeling.
-    """
 
-    def __init__(self, body: list[ast.stmt]) -> None:
-        self.nodes: list[ast.AST] = []
-        self.steps = 0
-        self.parents: dict[ast.AST, ast.AST] = {}
-        self.scopes: dict[ast.AST, Scope] = {}
-        self.origins: dict[str, str] = {}
-        self.dicts: dict[str, ast.AST] = {}
-        self.mask_ids: set[str] = set()
-        self.classes: dict[str, ast.ClassDef] = {}
-        self.functions: dict[str, set[str]] = {}  # name: the kinds of model that it returns
-        self.parameters: set[str] = set()
-        self.anywhere: dict[str, set[str]] = {}
-        self._walk(ast.Module(body=body, type_ignores=[]))
-        for node in self.nodes:
-            self._learn(node)
-        self.is_masked_lm = any(self._is_evidence(node) for node in self.nodes)
+@functools.cache
+def _instead(table: str, name: str) -> str:
+    """What to write instead of a name."""
+    tables = _table("instead.toml")
+    known: dict[str, str] = tables.get(table) or tables["keywords"].get(table, {})
+    patterns = known | (tables["families"] if table == "names" else {})
+    return next((text for p, text in patterns.items() if re.fullmatch(p, name)), "")
 
-    def _walk(self, root: ast.AST) -> None:
-        """Visit all nodes without recursion: a tree may be deeper than Python's stack."""
-        stack = [(root, Scope())]
-        while stack:
-            node, scope = stack.pop()
-            self.nodes.append(node)
-            self.scopes[node] = scope
-            if isinstance(node, ast.ClassDef):
-                self.classes[node.name] = node
-                scope = Scope(scope, is_class=True)
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                scope = Scope(scope)
-            children = list(ast.iter_child_nodes(node))
-            for child in children:
-                self.parents[child] = node
-            stack += [(child, scope) for child in reversed(children)]
 
-    def _learn(self, node: ast.AST) -> None:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            start = f"{node.module or ''}." if isinstance(node, ast.ImportFrom) else ""
-            if isinstance(node, ast.ImportFrom) and node.level:
-                start = "." * node.level + start
+def _gone_since(table: str, name: str) -> str | None:
+    """The first release that no longer has a name, ``None`` for one that is still there."""
+    if since := _gone()[table].get(name):
+        return since
+    family = table == "names" and _instead(table, name) and name not in _gone()[table]
+    tensorflow = table == "modules" and re.search(r"(^|\.|_)(tf|flax)_", name)
+    return "5.0.0" if (family and not name.endswith("FeatureExtractor")) or tensorflow else None
+
+
+def _obsolete(program: Program) -> Iterator[Found]:
+    def told(table: str, name: str, node: ast.AST, what: str) -> Iterator[Found]:
+        since = _gone_since(table, name)
+        if since and not _for_old_releases(program, node):
+            instead = _instead(table, name)
+            fix = f"write {instead}" if instead.startswith("``") else instead or "leave it out"
+            yield "obsolete-name", node, {"what": f"{what} since transformers {since}", "instead": fix}
+
+    for node in program.nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "transformers":
+            module = (node.module or "")[13:]
+            if not node.level and module and _gone_since("modules", module):
+                yield from told("modules", module, node, f"``transformers.{module}`` is gone")
+            elif not node.level:
+                for alias in node.names:
+                    name = alias.name
+                    yield from told("names", name, alias, f"``{name}`` cannot be imported")
+        elif isinstance(node, ast.Import):
             for alias in node.names:
-                name = alias.asname or (alias.name if start else alias.name.split(".")[0])
-                self.origins[name] = start + alias.name
-        elif isinstance(node, ast.arg):
-            self.parameters.add(node.arg)
-            kind = self.kind_of_class(dotted(node.annotation))
-            if kind is not None:
-                self._remember(node.arg, kind, node, self.scopes[node])
-        elif isinstance(node, ast.Assign):
-            for target in node.targets:
-                self._assign(target, node.value)
-        elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None:
-            self._assign(node.target, node.value)
-        elif isinstance(node, ast.Return) and node.value is not None:
-            holder = self.parents.get(node)
-            while holder is not None and not isinstance(holder, ast.FunctionDef):
-                holder = self.parents.get(holder)
-            if isinstance(holder, ast.FunctionDef):
-                self.functions.setdefault(holder.name, set()).add(self.kind(node.value) or "?")
-
-    def _assign(self, target: ast.AST, value: ast.expr) -> None:
-        if isinstance(target, ast.Tuple | ast.List):
-            parts: list[ast.expr] = []
-            if isinstance(value, ast.Tuple | ast.List):
-                parts = value.elts
-            elif isinstance(value, ast.Call) and last_name(value.func) == "prepare":
-                parts = value.args  # accelerate: model, optimizer = accelerator.prepare(...)
-            if len(parts) == len(target.elts):
-                for one, part in zip(target.elts, parts, strict=True):
-                    self._assign(one, part)
-            return
-        name = dotted(target)
-        if name is None:
-            return
-        self._remember(name, self.kind(value), target, self.scopes.get(target) or Scope())
-        if isinstance(value, ast.Dict) or (
-            isinstance(value, ast.Call) and last_name(value.func) == "dict"
+                if alias.name.startswith("transformers."):
+                    module = alias.name[13:]
+                    yield from told("modules", module, alias, f"``transformers.{module}`` is gone")
+        elif isinstance(node, ast.Attribute) and program.origin(dotted(node)).startswith("transformers."):
+            if dotted(node).count(".") == 1:
+                yield from told("names", node.attr, node, f"``{node.attr}`` cannot be imported")
+        elif isinstance(node, ast.Name) and program.origins.get("*") == "transformers.*":
+            if node.id not in program.definitions and node.id not in program.origins:
+                yield from told("names", node.id, node, f"``{node.id}`` cannot be imported")
+    for call in program.calls:
+        name = _class_of_transformers(program, call.func)
+        if name in _gone():
+            for word, _, place in program.keywords(call):
+                yield from told(name, word, place, f"``{word}`` is a TypeError in {name}")
+        if last(call.func) in ("encode_plus", "batch_encode_plus") and any(
+            origin.startswith("transformers.") and "Tokenizer" in origin
+            for origin in program.origins.values()
         ):
-            self.dicts[name] = value
-        if self.is_mask_id(value):
-            self.mask_ids.add(name)
+            if not _for_old_releases(program, call):
+                what = f"tokenizers have no ``{last(call.func)}`` since transformers 5.0.0"
+                fix = _instead("methods", last(call.func))
+                yield "obsolete-name", call.func, {"what": what, "instead": fix}
+        yield from _old_labels(program, call)
 
-    def _remember(self, name: str, kind: str | None, node: ast.AST, scope: Scope) -> None:
-        while name.startswith("self.") and not scope.is_class and scope.parent is not None:
-            scope = scope.parent
-        scope.kinds.setdefault(name, []).append((getattr(node, "lineno", 0), kind or "?"))
-        self.anywhere.setdefault(name, set()).add(kind or "?")
 
-    def kind_of_class(self, name: str | None) -> str | None:
-        """``masked``, ``other`` (another model) or ``None`` (no model that is known)."""
-        if name is None:
-            return None
-        first, _, rest = name.partition(".")
-        origin = self.origins.get(first)
-        full = name if origin is None else f"{origin}.{rest}" if rest else origin
-        short = full.rpartition(".")[2]
-        if name in self.classes:
-            bases = [dotted(base) for base in self.classes[name].bases if dotted(base) != name]
-            kinds = {self.kind_of_class(base) for base in bases}
-            return "masked" if "masked" in kinds else "other"
-        if origin is not None and full.partition(".")[0] not in LIBRARIES:
-            return "other" if OTHER_MODEL.search(short) else None
-        if MASKED_MODEL.search(short):
-            return "masked"
-        return "other" if OTHER_MODEL.search(short) else None
-
-    def kind(self, node: ast.AST | None) -> str | None:
-        """The kind of model that an expression is."""
-        for _ in range(50):  # model.to(device).eval() and the like; no recursion
-            if isinstance(node, ast.Call):
-                function = node.func
-                method = last_name(function)
-                if method in ("from_pretrained", "from_config", "_from_config"):
-                    owner = function.value if isinstance(function, ast.Attribute) else None
-                    return self.kind_of_class(dotted(owner))
-                known = self.kind_of_class(dotted(function))
-                if known is not None:
-                    return known
-                if method in self.functions and len(self.functions[method]) == 1:
-                    only = next(iter(self.functions[method]))
-                    return None if only == "?" else only
-                wrappers = ("DataParallel", "DistributedDataParallel", "compile", "prepare")
-                if method in (*wrappers, "get_peft_model", "prepare_model") and node.args:
-                    node = node.args[0]
-                elif method in ("to", "eval", "train", "cuda", "cpu", "half", "float", "bfloat16"):
-                    node = function.value if isinstance(function, ast.Attribute) else None
-                else:
-                    return None
-            elif isinstance(node, ast.Attribute) and node.attr in ("module", "forward"):
-                node = node.value
-            else:
-                break
-        name = dotted(node)
-        return None if node is None or name is None else self._look_up(name, node)
-
-    def _look_up(self, name: str, node: ast.AST) -> str | None:
-        scope: Scope | None = self.scopes.get(node)
-        line = getattr(node, "lineno", 0)
-        while scope is not None:
-            if name in scope.kinds:
-                records = scope.kinds[name]
-                self.charge(len(records))
-                before = [kind for at, kind in records if at <= line]
-                every = {kind for _, kind in records}
-                found = before[-1] if before else every.pop() if len(every) == 1 else "?"
-                return None if found == "?" else found
-            scope = scope.parent
-        # An argument: is the name used for one kind of model in the whole file?
-        kinds = self.anywhere.get(name, set())
-        return next(iter(kinds)) if len(kinds) == 1 and "?" not in kinds else None
-
-    def is_mask_id(self, node: ast.AST | None) -> bool:
-        """Whether an expression is the id of the mask token."""
-        if isinstance(node, ast.Call) and last_name(node.func) in (
-            "convert_tokens_to_ids",
-            "token_to_id",
-        ):
-            argument = node.args[0] if node.args else None
-            return last_name(argument) == "mask_token" or (
-                isinstance(argument, ast.Constant) and argument.value in SPELLINGS
-            )
-        return last_name(node) == "mask_token_id" or dotted(node) in self.mask_ids
-
-    def _is_evidence(self, node: ast.AST) -> bool:
-        if isinstance(node, ast.Call):
-            if last_name(node.func) != "DataCollatorForLanguageModeling":
-                return False
-            flags = [word.value for word in node.keywords if word.arg == "mlm"] + node.args[1:2]
-            return not any(isinstance(f, ast.Constant) and f.value is False for f in flags)
-        if isinstance(node, ast.Constant):
-            return node.value == "fill-mask"
-        name = getattr(node, "id", None) or getattr(node, "attr", None) or ""
-        if isinstance(node, ast.alias | ast.keyword):
-            name = getattr(node, "name", None) or getattr(node, "arg", None) or ""
-        if MASKED_MODEL.search(name):
-            return self.kind_of_class(name) == "masked" or isinstance(
-                node, ast.Attribute | ast.alias
-            )
-        return name in ("mask_token", "mask_token_id", "DataCollatorForWholeWordMask")
-
-    def charge(self, steps: int) -> None:
-        """Count steps of work; raise where a file takes too many."""
-        self.steps += steps
-        if self.steps > MOST_STEPS:
-            raise TooMuch
-
-    def calls(self) -> Iterator[ast.Call]:
-        """All calls, in the order of the source."""
-        self.charge(len(self.nodes))
-        return (node for node in self.nodes if isinstance(node, ast.Call))
-
-    def keywords(self, call: ast.Call) -> Iterator[tuple[str, ast.expr, ast.AST]]:
-        """Name, value and place of each keyword, also of ``**arguments`` known in this file."""
-        for word in call.keywords:
-            if word.arg is not None:
-                yield word.arg, word.value, word
-                continue
-            value: ast.AST | None = word.value
-            if not isinstance(value, ast.Dict):
-                value = self.dicts.get(dotted(value) or "")
-            if isinstance(value, ast.Dict):
-                for key, item in zip(value.keys, value.values, strict=True):
-                    if isinstance(key, ast.Constant) and isinstance(key.value, str):
-                        yield key.value, item, key
-            elif isinstance(value, ast.Call):
-                yield from (
-                    (inner.arg, inner.value, inner) for inner in value.keywords if inner.arg
-                )
-
-    def stores(self) -> Iterator[tuple[ast.expr, ast.expr, ast.stmt]]:
-        """Target, value and statement of each assignment."""
-        self.charge(len(self.nodes))
-        for node in self.nodes:
+def _old_labels(program: Program, call: ast.Call) -> Iterator[Found]:
+    """``masked_lm_labels`` of a masked model of transformers."""
+    kinds = program.kinds(call.func)
+    origins = {program.origin(n).split(".")[0] for n in program.origins if MASKED.search(n)}
+    guess = not kinds and re.search(r"model|net|bert|mlm|encoder", dotted(call.func).lower())
+    if kinds - {"masked"} or not (kinds or guess) or origins & OLD_LIBRARIES:
+        return
+    if not "masked" in program.models and not program.origins.get("AutoModelWithLMHead"):
+        return
+    words = [(w, place) for w, _, place in program.keywords(call)]
+    for star in (dotted(w.value) for w in call.keywords if w.arg is None):
+        for node in program.nodes if kinds else ():
             if isinstance(node, ast.Assign):
-                yield from ((target, node.value, node) for target in node.targets)
-
-    def uses(self, value: int) -> bool:
-        """Whether a number, negative ones included, stands anywhere in the file."""
-        return any(number(node) == value for node in self.nodes)
-
-    def masked_sentence(self) -> bool:
-        """Whether a text in the file holds a mask token, spelled or put in by an f-string."""
-        for node in self.nodes:
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if any(word in node.value and node.value != word for word in SPELLINGS):
-                    return True
-            elif isinstance(node, ast.FormattedValue) and last_name(node.value) == "mask_token":
-                return True
-        return False
+                words += [
+                    (last(t), t)
+                    for t in node.targets
+                    if isinstance(t, ast.Subscript) and dotted(t.value) == star
+                ]
+    for word, place in words:
+        own = any(name == word for _, name in program.parameters)
+        if word in ("masked_lm_labels", "lm_labels")[: 2 if kinds else 1] and not (own and not kinds):
+            if not _for_old_releases(program, call) and "logits" not in [w for w, _ in words]:
+                what = f"``{word}`` is the old name: transformers 5 ignores it, the loss is None; 4.x raises a TypeError"
+                yield "obsolete-name", place, {"what": what, "instead": "call it ``labels``"}
 
 
-def dotted(node: ast.AST | None) -> str | None:
-    """``a.b.c`` of a chain of attributes, or ``None``."""
-    parts = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name) or len(parts) > 20:
-        return None
-    return ".".join([node.id, *reversed(parts)])
-
-
-def last_name(node: ast.AST | None) -> str | None:
-    """The last name of an expression: ``c`` of ``a.b.c``."""
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
-
-
-def number(node: ast.AST | None) -> int | None:
-    """The value of an integer literal; -100 is a minus sign and 100."""
-    sign = 1
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        sign, node = -1, node.operand
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return sign * node.value
-    return None
-
-
-def same(one: ast.AST, two: ast.AST) -> bool:
-    """Whether two expressions are written alike."""
-    try:
-        text = [ast.dump(node).replace("Store()", "Load()") for node in (one, two)]
-    except RecursionError:
-        return False
-    return text[0] == text[1]
-
-
-def is_labels(node: ast.AST | None) -> bool:
-    """Whether an expression is named like labels: ``labels``, ``batch["labels"]``, ``x.labels``."""
-    name = last_name(node) or ""
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-        name = str(node.slice.value)
-    return "label" in name.lower() and not name.lower().endswith(("mask", "masks"))
-
-
-def is_inputs(node: ast.AST | None) -> bool:
-    """Whether an expression is named like input ids."""
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-        return node.slice.value == "input_ids"
-    return last_name(node) == "input_ids"
-
-
-def unwrapped(node: ast.expr) -> ast.expr:
-    """An expression without ``.clone()``, ``.detach()``, ``.copy()``, ``.to(...)`` around it."""
-    while (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in ("clone", "detach", "copy", "to", "cuda", "long")
-    ):
-        node = node.func.value
-    return node
-
-
-# The rules --------------------------------------------------------------------------------------
-
-
-def _old_keyword(module: Module) -> Iterator[ast.AST]:
-    about_masks = module.is_masked_lm or "AutoModelWithLMHead" in module.origins
-    for call in module.calls():
-        kind = module.kind(call.func)
-        if _is_for_old_versions(module, call):
-            continue
-        for name, _, place in module.keywords(call):
-            if name not in OLD_KEYWORDS or kind == "other":
-                continue
-            # A model that cannot be followed counts, in a file about masked models, unless a
-            # function here takes the argument. A capital letter makes a record of some kind.
-            own = name in module.parameters or (last_name(call.func) or "A")[0].isupper()
-            likely = about_masks and name == OLD_KEYWORDS[0] and not own
-            if kind == "masked" or (likely and last_name(call.func) != "dict"):
-                yield place
-    uses_masked_model = any(module.kind(call.func) == "masked" for call in module.calls())
-    for target, _, _ in module.stores():
-        if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
-            old = target.slice.value == OLD_KEYWORDS[0]
-            if old and uses_masked_model and OLD_KEYWORDS[0] not in module.parameters:
-                yield target
-
-
-def _label_is_mask(module: Module) -> Iterator[ast.AST]:
-    writes_mask = [
-        target.value
-        for target, value, _ in module.stores()
-        if isinstance(target, ast.Subscript) and module.is_mask_id(value)
-    ]
-    for target, value, statement in module.stores():
-        element = isinstance(target, ast.Subscript) and is_labels(target.value)
-        if element and module.is_mask_id(value):
-            yield statement
-        elif isinstance(target, ast.Subscript) and element and number(value) == -100:
-            # labels[labels != mask_token_id] = -100: what is left is the mask id
-            if _compares_with_mask(module, target.slice, target.value, ast.NotEq):
-                yield statement
-        elif element and isinstance(target, ast.Subscript) and isinstance(value, ast.Subscript):
-            # labels[i] = input_ids[i], where the text has a mask token and no id is replaced later
-            base = value.value
-            copied = is_inputs(base) and same(value.slice, target.slice)
-            masked_here = any(same(base, written) for written in writes_mask)
-            if copied and not masked_here and module.masked_sentence():
-                yield statement
-        elif is_labels(target) and isinstance(value, ast.ListComp):
-            chosen = value.elt
-            if isinstance(chosen, ast.IfExp) and (
-                _compares_with_mask(module, chosen.test, chosen.body, ast.Eq)
-                or _compares_with_mask(module, chosen.test, chosen.orelse, ast.NotEq)
-            ):
-                yield statement  # [i if i == mask_token_id else -100 for i in input_ids]
-        elif is_labels(target) and isinstance(value, ast.Call):
-            if _fills_with_mask(module, value):
-                yield statement
-        elif is_labels(target) and isinstance(value, ast.Subscript | ast.Name | ast.Attribute):
-            tokenized = value.value if isinstance(value, ast.Subscript | ast.Attribute) else None
-            texts = tokenized.args if isinstance(tokenized, ast.Call) else []
-            if any(
-                isinstance(text, ast.Constant)
-                and isinstance(text.value, str)
-                and any(word in text.value for word in SPELLINGS)
-                for text in texts
-            ):
-                yield statement  # labels = tokenizer("... [MASK] ...")["input_ids"]
-            elif _masked_later(module, target, value, statement):
-                yield statement
-
-
-def _fills_with_mask(module: Module, call: ast.Call) -> bool:
-    """``where(..., mask_id, -100)``, ``where(ids == mask_id, ids, -100)``, or with ``!=``."""
-    name, arguments = last_name(call.func), call.args
-    if name in ("full", "full_like", "masked_fill", "where"):
-        if any(module.is_mask_id(argument) for argument in arguments[1:]):
-            return True
-        if name == "where" and len(arguments) == 3:
-            test, yes, no = arguments
-            return _compares_with_mask(module, test, yes, ast.Eq) or _compares_with_mask(
-                module, test, no, ast.NotEq
-            )
-        if name == "masked_fill" and len(arguments) == 2 and isinstance(call.func, ast.Attribute):
-            return _compares_with_mask(module, arguments[0], call.func.value, ast.NotEq)
-    return False
-
-
-def _compares_with_mask(
-    module: Module, test: ast.expr, ids: ast.expr, operator: type[ast.cmpop]
-) -> bool:
-    """Whether a test is ``ids == mask_token_id`` (or ``!=``) of these same ids."""
-    return (
-        isinstance(test, ast.Compare)
-        and isinstance(test.ops[0], operator)
-        and module.is_mask_id(test.comparators[0])
-        and same(test.left, unwrapped(ids))
-    )
-
-
-def _masked_later(module: Module, labels: ast.expr, ids: ast.expr, first: ast.stmt) -> bool:
-    """Labels = input_ids without a copy, and then input_ids[...] = mask_token_id."""
-    if isinstance(ids, ast.Subscript) and not is_inputs(ids):
-        return False
-    for target, value, statement in module.stores():
-        if statement.lineno <= first.lineno:
-            continue
-        if module.scopes[statement] is not module.scopes[first]:
-            continue
-        if same(target, labels) or same(target, ids):
-            return False  # a new tensor: no longer the same one
-        element = isinstance(target, ast.Subscript) and same(target.value, ids)
-        if element and module.is_mask_id(value):
-            return True
-    return False
-
-
-def _labels_are_inputs(module: Module) -> Iterator[ast.AST]:
-    masked_calls = [call for call in module.calls() if module.kind(call.func) == "masked"]
-    for call in masked_calls:
-        words = {name: value for name, value, _ in module.keywords(call)}
-        ids = words.get("input_ids", call.args[0] if call.args else None)
-        for name, value, place in module.keywords(call):
-            if name in ("labels", *OLD_KEYWORDS):
-                plain = unwrapped(value)
-                copied = _only_source(module, plain)
-                if is_inputs(plain) or (
-                    ids is not None
-                    and any(same(one, unwrapped(ids)) for one in (plain, copied) if one is not None)
-                ):
-                    yield place
-    collates = any(last_name(c.func) == "DataCollatorForLanguageModeling" for c in module.calls())
-    if collates or module.uses(-100) or not masked_calls:
-        return
-    if any(module.kind(call.func) == "other" for call in module.calls()):
-        return
-    for target, value, statement in module.stores():
-        key = target.slice if isinstance(target, ast.Subscript) else None
-        named = isinstance(key, ast.Constant) and key.value == "labels"
-        if named and is_inputs(unwrapped(value)):
-            yield statement
-
-
-def _only_source(module: Module, labels: ast.expr) -> ast.expr | None:
-    """What a name was copied from, if nothing else is done with it than to pass it as labels."""
-    if not isinstance(labels, ast.Name):
-        return None
-    module.charge(len(module.nodes))
-    others = [n for n in module.nodes if isinstance(n, ast.Name) and n.id == labels.id]
-    stores = [value for target, value, _ in module.stores() if same(target, labels)]
-    return unwrapped(stores[0]) if len(stores) == 1 and len(others) == 2 else None
-
-
-def _minus_one(module: Module) -> Iterator[ast.AST]:
-    if not module.is_masked_lm:
-        return
-    losses = ("CrossEntropyLoss", "cross_entropy", "NLLLoss", "nll_loss")
-    ignoring = [
-        (call, place)
-        for call in module.calls()
-        for name, value, place in module.keywords(call)
-        if name == "ignore_index" and number(value) == -1
-    ]
-    collates = any(
-        last_name(call.func) == "DataCollatorForLanguageModeling" for call in module.calls()
-    )
-    made_for_100 = module.uses(-100) or collates
-    for call, place in ignoring:
-        if module.kind(call.func) == "masked" or (last_name(call.func) in losses and made_for_100):
-            yield place
-    passed = [
-        dotted(value)
-        for call in module.calls()
-        if module.kind(call.func) == "masked"
-        for name, value, _ in module.keywords(call)
-        if name == "labels" or name in OLD_KEYWORDS
-    ]
-    names = {name for name in passed if name is not None}
-    if ignoring or not passed:
-        return  # a loss of its own that ignores -1 is right
-    fills = ("where", "masked_fill", "full", "full_like")
-    for target, value, statement in module.stores():
-        owner = target.value if isinstance(target, ast.Subscript) else target
-        if isinstance(target, ast.Subscript) and (is_labels(owner) or dotted(owner) in names):
-            filled: ast.expr | None = value
-        elif not is_labels(target) and dotted(target) not in names:
-            continue
-        elif isinstance(value, ast.Call) and last_name(value.func) in fills and value.args:
-            filled = value.args[-1]
-        elif isinstance(value, ast.BinOp) and isinstance(value.left, ast.List):
-            filled = value.left.elts[0] if value.left.elts else None  # [-1] * length
-        elif isinstance(value, ast.ListComp) and isinstance(value.elt, ast.IfExp):
-            filled = value.elt.orelse  # [answer if chosen else -1 for ...]
-        else:
-            continue
-        if number(filled) == -1:
-            yield statement
-    for call in module.calls():
-        method = call.func if isinstance(call.func, ast.Attribute) else None
-        fills_labels = method and method.attr == "masked_fill_" and is_labels(method.value)
-        if fills_labels and call.args and number(call.args[-1]) == -1:
-            yield call
-
-
-def _removed_collator(module: Module) -> Iterator[ast.AST]:
-    name = "DataCollatorForWholeWordMask"
-    if name in module.classes:
-        return
-    for node in module.nodes:
-        imported = isinstance(node, ast.alias) and node.name == name
-        used = imported or (isinstance(node, ast.Attribute) and node.attr == name)
-        if isinstance(node, ast.Name) and node.id == name and name not in module.origins:
-            used = module.origins.get("*", "").partition(".")[0] in LIBRARIES
-        if used and not _import_is_guarded(module, node):
-            yield node
-
-
-def _import_is_guarded(module: Module, node: ast.AST) -> bool:
-    parent = module.parents.get(node)
-    while parent is not None:
-        if isinstance(parent, ast.Try):
-            caught = [dotted(handler.type) for handler in parent.handlers]
-            if {"ImportError", "AttributeError", "Exception", None} & set(caught):
-                return True
-        parent = module.parents.get(parent)
-    return False
-
-
-def _is_for_old_versions(module: Module, node: ast.AST) -> bool:
-    """Whether a place is reached only after a TypeError, or after a look at the version."""
-    parent = module.parents.get(node)
-    while parent is not None:
-        if isinstance(parent, ast.ExceptHandler) and dotted(parent.type) == "TypeError":
-            return True
-        if isinstance(parent, ast.If | ast.IfExp) and any(
-            "version" in (last_name(part) or "").lower() for part in ast.walk(parent.test)
-        ):
-            return True
-        parent = module.parents.get(parent)
-    return False
-
-
-def _of_transformers(module: Module, function: ast.expr, names: Iterable[str]) -> bool:
-    """Whether a call is one of these classes of transformers, or of a class made from it here."""
-    name = dotted(function) or ""
+def _class_of_transformers(program: Program, function: ast.expr) -> str:
+    """The name of the class of transformers that is called, also through a class of this file."""
+    name = dotted(function)
     for _ in range(10):
-        first, _, rest = name.partition(".")
-        origin = module.origins.get(first)
-        full = name if origin is None else f"{origin}.{rest}" if rest else origin
-        if full.rpartition(".")[2] in names:
-            return origin is None or full.partition(".")[0] in LIBRARIES
-        if name not in module.classes or not module.classes[name].bases:
-            return False
-        name = dotted(module.classes[name].bases[0]) or ""
+        own = program.definitions.get(name)
+        if not isinstance(own, ast.ClassDef):
+            break
+        inside = {getattr(n, "name", None) for n in own.body}
+        if "__init__" in inside or not own.bases or any(isinstance(n, ast.AnnAssign) for n in own.body):
+            return ""
+        name = dotted(own.bases[0])
+    origin = program.origin(name)
+    if not origin and program.origins.get("*") != "transformers.*":
+        return ""
+    return (origin or name).rpartition(".")[2] if re.match(r"transformers\b|$", origin) else ""
+
+
+def _for_old_releases(program: Program, node: ast.AST) -> bool:
+    """Whether a place is guarded: by ``try``, by a look at the version, or for type checkers."""
+    child, parent = node, program.parents.get(node)
+    while parent is not None:
+        caught = []
+        if isinstance(parent, ast.ExceptHandler):
+            caught = [parent]
+        elif isinstance(parent, ast.Try) and child in parent.body:
+            caught = parent.handlers
+        names = {last(n) for handler in caught for n in ast.walk(handler.type or ast.Name("Exception"))}
+        if names & {"ImportError", "ModuleNotFoundError", "AttributeError", "TypeError", "Exception"}:
+            return True
+        if isinstance(parent, ast.If | ast.IfExp):
+            words = " ".join(last(n) for n in ast.walk(parent.test))
+            if re.search(r"version|is_\w+_available|TYPE_CHECKING|hasattr|signature", words, re.I):
+                return True
+        child, parent = parent, program.parents.get(parent)
     return False
 
 
-def _evaluation_strategy(module: Module) -> Iterator[ast.AST]:
-    classes = ("TrainingArguments", "Seq2SeqTrainingArguments")
-    for call in module.calls() if module.is_masked_lm else ():
-        if _of_transformers(module, call.func, classes) and not _is_for_old_versions(module, call):
-            yield from (
-                place for name, _, place in module.keywords(call) if name == "evaluation_strategy"
-            )
+# Rules that look at calls ---------------------------------------------------------------------------
 
 
-def _trainer_tokenizer(module: Module) -> Iterator[ast.AST]:
-    for call in module.calls() if module.is_masked_lm else ():
-        trainer = _of_transformers(module, call.func, ("Trainer", "Seq2SeqTrainer"))
-        if trainer and not _is_for_old_versions(module, call):
-            yield from (place for name, _, place in module.keywords(call) if name == "tokenizer")
-
-
-def _accumulation(module: Module) -> Iterator[ast.AST]:
-    """Trainer with gradient accumulation, and nothing in the file that repairs its loss."""
-    calls = list(module.calls()) if module.is_masked_lm else []
-    if not any(_of_transformers(module, call.func, ("Trainer",)) for call in calls):
-        return
-    for node in module.nodes:
-        repaired = isinstance(node, ast.FunctionDef) and node.name == "compute_loss"
-        repaired |= isinstance(node, ast.keyword) and node.arg == "compute_loss_func"
-        repaired |= isinstance(node, ast.Attribute) and node.attr in (
-            "accepts_loss_kwargs",
-            "model_accepts_loss_kwargs",
-            "loss_is_scaled_for_ga",
-        )
-        text = node.value if isinstance(node, ast.Constant) else last_name(node)
-        if repaired or (isinstance(text, str) and DIVIDES.search(text)):
-            return
-    for call in calls:
-        if _of_transformers(module, call.func, ("TrainingArguments",)):
-            for name, value, place in module.keywords(call):
-                if name == "gradient_accumulation_steps" and (number(value) or 1) > 1:
-                    yield place
-
-
-def _hand_spelled(module: Module) -> Iterator[ast.AST]:
-    """A mask token in a text, where every tokenizer of the file belongs to the other family."""
-    families = set()
-    for call in module.calls():
-        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
-        if last_name(call.func) == "from_pretrained":
-            cls = last_name(owner) or ""
-            values = [*call.args[:1], *(word.value for word in call.keywords)]
-        elif last_name(call.func) == "pipeline":
-            cls, values = "", [*call.args, *(word.value for word in call.keywords)]
-        else:
+def _hand_spelled(program: Program) -> Iterator[Found]:
+    """A mask token in a text that is given to a tokenizer of another family."""
+    for call in program.calls:
+        owner = call.func
+        if last(owner) in ("tokenize", "encode", "encode_plus", "batch_encode_plus", "convert_tokens_to_ids"):
+            owner = getattr(owner, "value", owner)
+        families = {_family(value) for value, _ in program.values(owner)} if dotted(owner) else set()
+        if len(families) != 1 or not (own := families.pop()):
             continue
-        if re.match(r"(XLM|Xlm)?(Roberta|Camembert)Tokenizer", cls):
-            families.add("<mask>")
-        elif re.match(r"(Distil)?(Bert|Electra)Tokenizer", cls):
-            families.add("[MASK]")
-        else:
-            if cls and "Tokenizer" not in cls:
-                continue
-            names = [str(v.value) for v in values if isinstance(v, ast.Constant)]
-            names = [name for name in names if name != "fill-mask"]
-            known = {
-                "[MASK]" if BRACKETS.search(name) else "<mask>" if ANGLES.search(name) else "?"
-                for name in names[:1]
-            }
-            families |= known or {"?"}
-    repaired = any(
-        last_name(call.func) == "replace"
-        and any(
-            last_name(a) == "mask_token" or (isinstance(a, ast.Constant) and a.value in SPELLINGS)
-            for a in call.args[1:]
-        )
-        for call in module.calls()
+        wrong = set(SPELLINGS) - {own}
+        for argument in (*call.args, *(w.value for w in call.keywords)):
+            known = [argument]
+            if dotted(argument):
+                known += [v for v, i in program.values(argument) if i is None]
+            for node in (n for value in known for n in ast.walk(value)):
+                if isinstance(node, ast.Call):
+                    break  # the text may be changed there
+                text = node.value if isinstance(node, ast.Constant) else ""
+                for spelled in wrong if isinstance(text, str) else ():
+                    if spelled in text and "</mask>" not in text:
+                        yield "hand-spelled-mask", node, {"spelled": f"``{spelled}``"}
+
+
+def _family(value: ast.expr) -> str:
+    """The mask token of the tokenizer or pipeline that an expression makes, if that is certain."""
+    if not isinstance(value, ast.Call):
+        return ""
+    method, words = last(value.func), {w.arg: w.value for w in value.keywords}
+    if method == "from_pretrained":
+        names = [last(getattr(value.func, "value", None)), *value.args[:1]]
+    elif method == "pipeline":
+        names = [words.get("tokenizer") or words.get("model"), *value.args[1:2]]
+    else:
+        return ""
+    texts = [getattr(n, "value", n) for n in names]
+    texts = [text for text in texts if isinstance(text, str)]
+    if "mask_token" in words:
+        return ""
+    if any(ANGLES.match(text) for text in texts):
+        return "<mask>"
+    return "[MASK]" if any(BRACKETS.match(text) for text in texts) else ""
+
+
+def _trainers(program: Program) -> Iterator[Found]:
+    """``Trainer``: the model, its collator, its labels and its metric belong together."""
+    texts = {n.value for n in program.nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    texts = {text for text in texts if text.isidentifier()}
+    names = {last(n) for n in program.nodes} | {getattr(n, "arg", None) for n in program.nodes} | texts
+    for call in program.calls:
+        if _class_of_transformers(program, call.func) != "Trainer":
+            continue
+        words = {word: value for word, value, _ in program.keywords(call)}
+        kinds = program.kinds(words.get("model") or (call.args[0] if call.args else None))
+        given = words.get("data_collator") or (call.args[2] if len(call.args) > 2 else None)
+        made = [given] + ([v for v, _ in program.values(given)] if dotted(given) else []) if given else []
+        collators = [v for v in made if isinstance(v, ast.Call)]
+        masks = {
+            program.masks(c) for c in collators if last(c.func) == "DataCollatorForLanguageModeling"
+        }
+        if kinds == {"causal"} and masks == {True}:
+            what = "this collator masks tokens, but the model is a causal one: it shifts the labels by one"
+            fix = "``mlm=False`` for this model, or load it with ``AutoModelForMaskedLM``"
+            yield "collator-of-another-task", call, {"what": what, "instead": fix}
+        if kinds != {"masked"}:
+            continue
+        if masks == {False}:
+            what = "``mlm=False`` masks nothing: each label is the token that the masked model sees"
+            yield "collator-of-another-task", call, {"what": what, "instead": "``mlm=True``"}
+        plain = not given or {last(c.func) for c in collators} & {"DataCollatorWithPadding"}
+        tokenizes = any(re.search(r"tok\w*$", dotted(c.func), re.I) for c in program.calls)
+        if plain and tokenizes and not program.collates and not any(is_labels(str(n)) for n in names - {None}):
+            yield "no-labels-for-trainer", call, {}
+        metric = program.definitions.get(last(words.get("compute_metrics")))
+        if isinstance(metric, FUNCTIONS):
+            yield from _metric(metric)
+
+
+def _metric(function: ast.AST) -> Iterator[Found]:
+    """A metric that takes all positions: nothing in it looks for the ignored ones."""
+    inside = list(ast.walk(function))
+    chooses = any(
+        number(n) == -100 or isinstance(n, ast.NotEq | ast.Gt | ast.GtE) or "ignore" in last(n).lower()
+        for n in inside
     )
-    if len(families) != 1 or "?" in families or repaired:
-        return
-    own = families.pop()
-    wrong = SPELLINGS[1 - SPELLINGS.index(own)]
-    for node in module.nodes:
-        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
-            continue
-        if wrong not in node.value or "</mask>" in node.value or _is_explained(module, node):
-            continue
-        parent = module.parents.get(node)
-        converts = (
-            isinstance(parent, ast.Call) and last_name(parent.func) == "convert_tokens_to_ids"
+    for node in inside if not chooses else ():
+        compared = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq)
+        scored = isinstance(node, ast.Call) and re.match(
+            r"(accuracy|f1|precision|recall)_score|compute$", last(node.func)
         )
-        joined = isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Add)
-        if node.value.strip() != wrong or converts or joined:
-            yield node
+        if (compared or scored) and any(is_labels(last(n)) for n in ast.walk(node)):
+            yield "metric-counts-ignored", node, {}
+            return
 
 
-def _is_explained(module: Module, node: ast.Constant) -> bool:
-    """Whether a text is a docstring, is compared or printed, or says what the mask token is."""
-    parent = module.parents.get(node)
-    if isinstance(parent, ast.Expr):
-        return True
-    while isinstance(parent, ast.expr | ast.keyword):
-        defines = isinstance(parent, ast.keyword) and "token" in (parent.arg or "")
-        told = isinstance(parent, ast.Call) and last_name(parent.func) in (
-            "print",
-            "add_special_tokens",
-            "add_tokens",
-            "replace",
-            "sub",
-            "split",
-            "warn",
-            "warning",
-            "info",
-            "debug",
-            "error",
-            "add_argument",
-        )
-        if defines or told or isinstance(parent, ast.Compare):
-            return True
-        parent = module.parents.get(parent)
-    return isinstance(parent, ast.Raise | ast.Assert)
+def _half_resized(program: Program) -> Iterator[Found]:
+    for call in program.calls:
+        owner = getattr(call.func, "value", None)
+        if last(call.func) == "resize_token_embeddings" and isinstance(owner, ast.Attribute):
+            if owner.attr != "module" and program.kinds(owner.value) == {"masked"}:
+                yield "half-resized", call, {}
 
 
-RULES = (
-    Rule(
-        "old-label-keyword",
-        "error",
-        "``masked_lm_labels`` or ``lm_labels`` is passed to a masked model: transformers 5 ignores "
-        "it and the loss is None, 4.x raises a TypeError",
-        "call it ``labels``",
-        "transformers#3315, transformers#5156; SO 61470768",
-        _old_keyword,
-    ),
-    Rule(
-        "label-is-mask",
-        "error",
-        "the labels are the id of the mask token itself, so the model learns to answer [MASK]",
-        "take the labels from the ids before masking: ``labels = input_ids.clone()`` first",
-        "wzzzd/pretrain_bert_with_maskLM#2; the example of SO 61470768 as retold on the web",
-        _label_is_mask,
-    ),
-    Rule(
-        "labels-are-inputs",
-        "error",
-        "``labels=input_ids`` of a masked model scores every position, and most can be copied",
-        "set the labels to -100 where nothing is predicted: "
-        "``torch.where(input_ids == tokenizer.mask_token_id, original_ids, -100)``",
-        "transformers#20797, lucidrains/mlm-pytorch#2",
-        _labels_are_inputs,
-    ),
-    Rule(
-        "ignore-minus-one",
-        "error",
-        "-1 is used for 'not scored', which ended with release 2.4.0: it is out of bounds now",
-        "use -100, the ignore_index of CrossEntropyLoss",
-        "transformers#2718, transformers#2737",
-        _minus_one,
-    ),
-    Rule(
-        "removed-collator",
-        "error",
-        "``DataCollatorForWholeWordMask`` is gone from transformers 5",
-        "``DataCollatorForLanguageModeling(tokenizer, whole_word_mask=True)``, and call the "
-        "tokenizer with ``return_offsets_mapping=True``",
-        "transformers#12998, transformers PR #39485",
-        _removed_collator,
-    ),
-    Rule(
-        "evaluation-strategy",
-        "error",
-        "``evaluation_strategy`` is a TypeError in transformers 5",
-        "call it ``eval_strategy``",
-        "huggingface/course#987",
-        _evaluation_strategy,
-    ),
-    Rule(
-        "trainer-tokenizer",
-        "error",
-        "``Trainer(tokenizer=...)`` is a TypeError in transformers 5",
-        "call it ``processing_class``",
-        "huggingface/course#987",
-        _trainer_tokenizer,
-    ),
-    Rule(
-        "accumulation-inflated",
-        "warning",
-        "``Trainer`` accumulates gradients of a masked model: on transformers 5 its loss and "
-        "gradient are too large by the number of steps, unless the model divides by "
-        "``num_items_in_batch``, which BERT does not",
-        "``Trainer(..., compute_loss_func=mlmtutor.trainer_loss)``",
-        "transformers#47688, transformers#37766",
-        _accumulation,
-    ),
-    Rule(
-        "hand-spelled-mask",
-        "error",
-        "the mask token of another family is written in the text: this tokenizer splits it up",
-        'write it with the tokenizer: ``f"... {tokenizer.mask_token} ..."``',
-        "transformers#2132, transformers#3318",
-        _hand_spelled,
-    ),
-    Rule(
-        "does-not-parse",
-        "error",
-        "the file cannot be read as Python",
-        "repair the syntax, or leave the file out",
-        "``ast.parse`` of Python",
-        lambda module: iter(()),
-    ),
-)
-DOES_NOT_PARSE = RULES[-1]
+def _recipes(program: Program) -> Iterator[Found]:
+    bodies = [n.body for n in program.nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for body in [program.root.body, *bodies]:
+        yield from Recipe(program, body).found.values()
 
 
 # Files --------------------------------------------------------------------------------------------
 
 
+def _concerns(text: bytes) -> bool:
+    """Whether a rule could find anything: decided before a file is parsed."""
+    if ABOUT_MASKS.search(text):
+        return True
+    if not IMPORTS.search(text):
+        return False
+    words = set(re.findall(r"\w{3,}", text.decode("utf-8", "replace")))
+    every = set().union(*_gone().values(), ("encode_plus", "batch_encode_plus"))
+    modules = r"transformers\.[\w.]*(tf_|flax_|modeling_|tokenization_|configuration_|tools|onnx|agents|data)"
+    return bool(words & every or re.search(rb"\b(TF|Flax)[A-Z]", text) or re.search(modules.encode(), text))
+
+
 def lint_source(source: str, path: str = "<source>") -> list[LintFinding]:
-    """Lint Python source.
+    """Find what a Python program does wrong with masked-LM labels.
 
     Args:
         source: the text of a Python file. It is parsed, never run.
         path: the name to report.
 
     Returns:
-        The findings, by line.
+        The findings, by line. None for a text that is not Python: :func:`lint_paths` says so.
 
     Raises:
         TypeError: ``source`` is not a str.
 
     Example:
         >>> source = '''
+        ... from transformers import BertForMaskedLM
         ... model = BertForMaskedLM.from_pretrained("bert-base-uncased")
         ... loss = model(input_ids, masked_lm_labels=labels)[0]
         ... '''
         >>> [(finding.line, finding.code) for finding in lint_source(source)]
-        [(3, 'old-label-keyword')]
+        [(4, 'obsolete-name')]
     """
     _require_text("source", source)
-    return _lint_cells([(None, source)], path)
+    return _lint_cells([(None, source)], path, [])
 
 
 def lint_notebook(text: str, path: str = "<notebook>") -> list[LintFinding]:
-    """Lint a Jupyter notebook, all cells together.
+    """Find what a Jupyter notebook does wrong with masked-LM labels, all cells together.
 
     Args:
-        text: the JSON of the file. Lines with magics (``%``, ``!``, ``?``) are left out, as are
-            cells of other languages; a notebook of another kernel has no findings.
+        text: the JSON of the file. Magics are left out; a notebook of another kernel has no
+            findings, nor has a cell that cannot be read.
         path: the name to report.
 
     Returns:
@@ -932,6 +414,10 @@ def lint_notebook(text: str, path: str = "<notebook>") -> list[LintFinding]:
         TypeError: ``text`` is not a str.
     """
     _require_text("text", text)
+    return _lint_notebook(text, path, [])
+
+
+def _lint_notebook(text: str, path: str, unread: list[str]) -> list[LintFinding]:
     try:
         notebook = json.loads(text)
         metadata = notebook.get("metadata") or {}
@@ -942,14 +428,15 @@ def lint_notebook(text: str, path: str = "<notebook>") -> list[LintFinding]:
         cells = notebook.get("cells")
         if cells is None:  # before format 4
             cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
-        sources: list[tuple[int | None, str]] = []
-        for index, cell in enumerate(cells):
-            if cell.get("cell_type") == "code":
-                lines = cell.get("source", cell.get("input", ""))
-                sources.append((index, lines if isinstance(lines, str) else "".join(lines)))
+        sources = [
+            (index, "".join(cell.get("source", cell.get("input", ""))))
+            for index, cell in enumerate(cells)
+            if cell.get("cell_type") == "code"
+        ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return [_unparsed(path, 1, 1, None, f"not a notebook: {type(error).__name__}: {error}")]
-    return _lint_cells(sources, path)
+        unread.append(f"{path}: not a notebook: {type(error).__name__}: {error}")
+        return []
+    return _lint_cells(sources, path, unread)
 
 
 def _require_text(name: str, value: object) -> None:
@@ -957,55 +444,48 @@ def _require_text(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a str, but is a {type(value).__name__}: decode it first.")
 
 
-def _lint_cells(cells: list[tuple[int | None, str]], path: str) -> list[LintFinding]:
-    findings = []
+def _lint_cells(
+    cells: list[tuple[int | None, str]], path: str, unread: list[str]
+) -> list[LintFinding]:
+    if not _concerns("\n".join(source for _, source in cells).encode("utf-8", "replace")):
+        return []
+    findings: dict[tuple[object, ...], LintFinding] = {}
     body: list[ast.stmt] = []
     starts: list[tuple[int, int | None]] = []  # the line before each cell, in all cells together
     lines = size = 0
     for cell, source in cells:
         starts.append((lines, cell))
         size += len(source)
-        if size > LARGEST_SOURCE:
-            reason = f"{size:,} characters are not read (limit {LARGEST_SOURCE:,}, all cells)"
-            findings.append(_unparsed(path, 1, 1, cell, reason))
-            continue
+        where = path if cell is None else f"{path}: cell {cell}"
         try:
+            if size > LARGEST:
+                raise ValueError(f"more than {LARGEST:,} characters")
             tree = _parse(source, notebook=cell is not None)
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-            line = getattr(error, "lineno", None) or 1
-            column = getattr(error, "offset", None) or 1
-            reason = getattr(error, "msg", None) or str(error) or type(error).__name__
-            findings.append(_unparsed(path, line, column, cell, reason))
+            line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+            unread.append(f"{where}{line}: {getattr(error, 'msg', None) or error}")
             continue
         ast.increment_lineno(tree, lines)
         body += tree.body
         lines += source.count("\n") + 2
     try:
-        module = Module(body)
-        places = [(rule, node) for rule in RULES for node in rule.function(module)]
+        program = Program(body)
+        rules = (_obsolete, _recipes, _hand_spelled, _trainers, _half_resized)
+        found = [one for rule in rules for one in rule(program)]
     except RecursionError:
-        return [*findings, _unparsed(path, 1, 1, None, "too deeply nested")]
-    except TooMuch:
-        return [*findings, _unparsed(path, 1, 1, None, "too long to be followed by name")]
-    seen = set()
-    firsts = [first for first, _ in starts]
-    for rule, node in places:
+        unread.append(f"{path}: too deeply nested")
+        return []
+    texts = {rule.code: rule for rule in RULES}
+    for code, node, words in found:
         line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
-        if (rule.code, line, column) in seen:
-            continue
-        seen.add((rule.code, line, column))
-        start, cell = starts[bisect.bisect_left(firsts, line) - 1]
-        title, fix = (text.replace("``", "`") for text in (rule.title, rule.fix))
-        findings.append(
-            LintFinding(path, line - start, column, cell, rule.code, rule.severity, title, fix)
+        start, cell = starts[bisect.bisect_left([first for first, _ in starts], line) - 1]
+        rule = texts[code]
+        title, fix = (t.format(**words).replace("``", "`") for t in (rule.title, rule.fix))
+        findings.setdefault(
+            (code, line, column),
+            LintFinding(path, line - start, column, cell, code, rule.severity, title, fix),
         )
-    return sorted(findings, key=lambda found: (found.cell or 0, found.line, found.column))
-
-
-def _unparsed(path: str, line: int, column: int, cell: int | None, reason: str) -> LintFinding:
-    rule = DOES_NOT_PARSE
-    message = f"{rule.title}: {reason}"
-    return LintFinding(path, line, column, cell, rule.code, rule.severity, message, rule.fix)
+    return sorted(findings.values(), key=lambda found: (found.cell or 0, found.line, found.column))
 
 
 def _parse(source: str, notebook: bool) -> ast.Module:
@@ -1014,56 +494,43 @@ def _parse(source: str, notebook: bool) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the source that is read: "\d" and the like
         try:
-            tree: Any = compile(source, "<source>", "exec", flags, dont_inherit=True)
+            return compile(source, "<source>", "exec", flags, dont_inherit=True)  # type: ignore[return-value]
         except SyntaxError:
             if not notebook:
                 raise
-            tree = compile(_without_magics(source), "<source>", "exec", flags, dont_inherit=True)
-    assert isinstance(tree, ast.Module)
-    return tree
+        return compile(_without_magics(source), "<source>", "exec", flags, dont_inherit=True)  # type: ignore[return-value]
 
 
 def _without_magics(source: str) -> str:
-    """The lines of a cell that are Python, in their places."""
-    lines = source.split("\n")
-    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
-    cell_magic = re.match(r"%%(\w+)", lines[first].strip())
-    if cell_magic:
-        if cell_magic[1] not in ("time", "timeit", "capture", "prun", "python", "python3"):
-            return ""
-        lines[first] = ""
-    continued = False
-    for i, line in enumerate(lines):
-        magic = re.match(r"\s*(%{1,2}\w|[!?]|[\w.\[\]\"']+\?{1,2}\s*$)", line)
-        assigned = re.match(r"(\s*[\w., ]+=\s*)[%!]", line)
-        if continued:
-            lines[i] = ""
-        elif magic:
-            lines[i] = line[: len(line) - len(line.lstrip())] + "pass"
-        elif assigned:
-            lines[i] = assigned[1] + "None"
-        continued = line.endswith("\\") and bool(continued or magic or assigned)
-    return "\n".join(lines)
+    """A cell as Python: by IPython where it is installed, else without the lines of magics."""
+    start = re.match(r"\s*%%(\w+)[^\n]*", source)
+    if start and start[1] not in ("time", "timeit", "capture", "prun"):
+        return ""
+    source = textwrap.dedent("\n" * start[0].count("\n") + source[start.end() :] if start else source)
+    try:
+        from IPython.core.inputtransformer2 import TransformerManager
+    except ImportError:
+        source = re.sub(r"^([ \t]*)(?:[%!?].*|[\w.]+\?{1,2}\s*)$", r"\1pass", source, flags=re.M)
+        return re.sub(r"=\s*[%!][^\n]*", "= None", source)
+    empty = len(source) - len(source.lstrip("\n"))  # which IPython takes away
+    return "\n" * empty + TransformerManager().transform_cell(source)
 
 
-def lint_file(path: Path) -> list[LintFinding]:
-    """Lint a ``.py`` or ``.ipynb`` file; what cannot be read is a finding."""
-    name = str(path)
+def lint_file(path: Path, unread: list[str] | None = None) -> list[LintFinding]:
+    """Lint a ``.py`` or ``.ipynb`` file; why one cannot be read is added to ``unread``."""
+    name, notes = str(path), [] if unread is None else unread
     try:
-        with path.open("rb") as file:  # the size that the system states may be wrong
-            data = file.read(LARGEST_FILE + 1)
-        if len(data) > LARGEST_FILE:
-            return [_unparsed(name, 1, 1, None, f"more than {LARGEST_FILE:,} bytes are not read")]
-    except OSError as error:
-        return [_unparsed(name, 1, 1, None, str(error.strerror or error))]
-    try:
+        data = path.read_bytes()
+        if not _concerns(data):
+            return []
         if path.suffix == ".ipynb":
-            return lint_notebook(data.decode("utf-8-sig"), name)
+            return _lint_notebook(data.decode("utf-8-sig"), name, notes)
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = data.decode(encoding)
-    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
-        return [_unparsed(name, 1, 1, None, f"the encoding is not the declared one: {error}")]
-    return lint_source(io.StringIO(text, newline=None).read(), name)
+        text = io.StringIO(data.decode(encoding), newline=None).read()
+    except (OSError, SyntaxError, UnicodeDecodeError, LookupError) as error:
+        notes.append(f"{name}: {error}")
+        return []
+    return _lint_cells([(None, text)], name, notes)
 
 
 def lint_paths(paths: Iterable[str | os.PathLike[str]]) -> Report:
@@ -1076,58 +543,52 @@ def lint_paths(paths: Iterable[str | os.PathLike[str]]) -> Report:
         paths: files and folders.
 
     Returns:
-        A :class:`Report`. A path that does not exist, a file of another kind, a folder without
-        Python in it and a folder that may not be read are unusable.
+        A :class:`Report`.
 
     Raises:
         TypeError: ``paths`` is no list, or holds what is no path.
     """
+    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
+        kind = type(paths).__name__
+        raise TypeError(f"paths must be a list of files and folders, but is a {kind}: write [path].")
     findings: list[LintFinding] = []
+    unread: list[str] = []
     unusable: list[str] = []
     files: dict[str, Path] = {}
-    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
-        raise TypeError(
-            f"paths must be a list of files and folders, but is a {type(paths).__name__}: "
-            "put a single one into a list."
-        )
     for given in paths:
         if not isinstance(given, str | os.PathLike):
             raise TypeError(f"paths must hold str or paths, but hold a {type(given).__name__}.")
-        if not str(given):
-            unusable.append("''")  # not the folder where the program runs
-            continue
         path = Path(given)
-        if os.path.isdir(path):  # of pathlib it raises where a folder above may not be read
-            found = list(_python_files(path, unusable))
+        if str(given) and os.path.isdir(path):
+            found = list(_python_files(path, unread))
         else:
             found = [path] if path.suffix in (".py", ".ipynb") and os.path.isfile(path) else []
-        if not found and str(path) not in unusable:
-            unusable.append(str(path))
+        if not found:
+            unusable.append(str(given) or "''")
         for file in found:
             files.setdefault(os.path.realpath(file), file)
+    skipped = 0
     for file in files.values():
-        findings += lint_file(file)
-    return Report(tuple(findings), len(files), tuple(unusable))
+        before = len(unread)
+        findings += lint_file(file, unread)
+        skipped += any(": cell " not in note for note in unread[before:])
+    return Report(tuple(findings), len(files) - skipped, tuple(unread), tuple(unusable))
 
 
-def _python_files(folder: Path, closed: list[str]) -> Iterator[Path]:
-    """Yield the files of a folder; note in ``closed`` which folders may not be read."""
-    for root, folders, names in os.walk(folder, onerror=lambda e: closed.append(e.filename)):
+def _python_files(folder: Path, unread: list[str]) -> Iterator[Path]:
+    """Yield the files of a folder; note in ``unread`` which folders may not be read."""
+    for root, folders, names in os.walk(folder, onerror=lambda e: unread.append(str(e))):
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".")
-            and name not in SKIPPED_FOLDERS
+            and name not in SKIPPED
             and not os.path.exists(os.path.join(root, name, "pyvenv.cfg"))
         )
         for name in sorted(names):
-            path = Path(root, name)
-            if (
-                path.suffix in (".py", ".ipynb")
-                and not name.startswith(".")
-                and os.path.isfile(path)
-            ):
-                yield path
+            if name.endswith((".py", ".ipynb")) and not name.startswith("."):
+                if os.path.isfile(path := Path(root, name)):
+                    yield path
 
 
 # What is printed ----------------------------------------------------------------------------------
@@ -1152,14 +613,7 @@ def as_text(report: Report) -> str:
 
 def as_json(report: Report) -> str:
     """For programs: the findings with all their fields."""
-    return json.dumps(
-        {
-            "files": report.files,
-            "findings": [vars(finding) for finding in report.findings],
-            "unusable": list(report.unusable),
-        },
-        indent=2,
-    )
+    return json.dumps(vars(report) | {"findings": [vars(f) for f in report.findings]}, indent=2)
 
 
 def as_github(report: Report) -> str:
