@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from mlmtutor.figure import COLOURS, Figure, box, drawing, figure, finish
+from mlmtutor.figure import COLOURS, TEXT, Figure, box, drawing, figure, finish
 from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.lessons.exercise import Exercise, WrongAnswer, exercise
 from mlmtutor.model import load_tutor
@@ -71,7 +71,7 @@ def trainer_step(
             return torch.utils.data.SequentialSampler(rows)
 
     class Keep(transformers.TrainerCallback):
-        def on_pre_optimizer_step(self, *_: Any, model: Any, **more: Any) -> None:
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             self.gradient = flat_gradient(model)
 
     keep = Keep()
@@ -131,7 +131,7 @@ def run_data_parallel(
         ValueError: a batch has no labels, or fewer rows than processes.
         TimeoutError: the processes took too long.
 
-    Source: ``torch.multiprocessing.start_processes``; transformers#34242.
+    Source: ``torch.multiprocessing.spawn``; transformers#34242.
     """
     for batch in batches:
         if "labels" not in batch:
@@ -140,9 +140,7 @@ def run_data_parallel(
             raise ValueError(f"{processes} processes can't share {len(batch['labels'])} rows.")
     with tempfile.TemporaryDirectory() as folder:
         torch.save([dict(batch) for batch in batches], os.path.join(folder, "batches"))
-        running: Any = mp.start_processes(
-            _work, (processes, folder), processes, join=False, start_method="spawn", daemon=True
-        )
+        running: Any = spawn(_work, (processes, folder), processes, join=False, daemon=True)
         end = time.monotonic() + timeout
         try:
             while not running.join(timeout=1):  # raises what a process has raised
@@ -404,8 +402,7 @@ def label_weights(counts: Sequence[int]) -> Figure:
                   color=COLOURS[meaning])  # fmt: skip
         x = 0.0
         for number, (count, weight) in enumerate(zip(counts, weights, strict=True)):
-            fill = COLOURS["scored" if number % 2 == 0 else "replaced"]
-            colour = "white" if number % 2 == 0 else "black"
+            fill, colour = ((COLOURS["scored"], "white"), ("#A6CEE3", TEXT))[number % 2]
             for _ in range(count):
                 text = f"1/{round(1 / weight)}"
                 width = 7.2 * weight
@@ -418,8 +415,8 @@ def label_weights(counts: Sequence[int]) -> Figure:
         canvas,
         alt=f"Blocks as wide as the weight of each label. Mean over labels: "
         f"{', '.join(told[:half])}. Mean of the means: {', '.join(told[half:])}.",
-        caption="One block for each label, as wide as its weight in the loss. One colour for each "
-        "micro-batch.",
+        caption="One block for each label, as wide as its weight in the loss: dark the first "
+        "micro-batch, light the second.",
     )
 
 
