@@ -1,4 +1,4 @@
-"""What ``import mlmtutor`` adds to the import of torch and of the classes that lessons use."""
+"""What importing every public name adds to the import of torch and of the classes of lessons."""
 
 import subprocess
 import sys
@@ -9,6 +9,8 @@ import torch
 from transformers import AutoTokenizer, BertForMaskedLM, DataCollatorForLanguageModeling
 begin = time.perf_counter()
 import mlmtutor
+for name in mlmtutor.__all__:
+    getattr(mlmtutor, name)
 print(time.perf_counter() - begin)
 """
 

@@ -35,7 +35,7 @@ def one_forward_per_token(model, tokenizer, text):
 
 
 def test_batched(benchmark, tutor):
-    score = benchmark.pedantic(pseudo_log_likelihood, (*tutor, TEXT), rounds=ROUNDS)
+    score = benchmark.pedantic(pseudo_log_likelihood, (TEXT, *reversed(tutor)), rounds=ROUNDS)
     assert len(score.tokens) == 23
 
 

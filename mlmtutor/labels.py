@@ -17,7 +17,7 @@ class MaskedPositions:
     """Labels as google-research/bert writes them: where, which id, and whether it counts.
 
     Rows have different numbers of answers, so short rows are filled up with position 0, id 0 and
-    weight 0. An entry of weight 0 is not scored, and what else it holds means nothing.
+    weight 0. An entry of weight 0 isn't scored, whatever position and id stand there.
 
     Attributes:
         positions: int64, (batch, predictions).

@@ -29,6 +29,9 @@ def masked_lm_loss(
     tests allow 4 times the machine epsilon of the dtype. ``reduction="none"`` and gradients agree
     to the same bound.
 
+    ``torch.compile`` takes it with graph breaks, since the check of the labels and the choice of
+    the labelled positions read values. Where ``fullgraph=True`` is wanted, call ``cross_entropy``.
+
     Args:
         logits: scores before softmax, floating point, (..., V) for a vocabulary of V tokens.
         labels: int64, the shape of ``logits`` without its last dimension. Each is a token id

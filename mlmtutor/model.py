@@ -209,7 +209,7 @@ def _why_not_found(name: str) -> str:
         )
     reason = "transformers is offline (HF_HUB_OFFLINE is set)" if HF_HUB_OFFLINE else "no download"
     return (
-        f"{name!r} is no folder here and not in the local cache, and {reason}. What works: "
+        f"{name!r} isn't a folder here or a name in the local cache, and {reason}. What works: "
         "load_tutor() for the embedded model, a path to a saved checkpoint, or a name that was "
         "downloaded before; with a network, unset HF_HUB_OFFLINE and call again."
     )

@@ -10,7 +10,6 @@ import torch
 
 from mlmtutor._validate import require_mask_token
 from mlmtutor.loss import masked_lm_loss
-from mlmtutor.model import is_trained as is_trained
 from mlmtutor.model import longest_input
 
 if TYPE_CHECKING:
@@ -40,9 +39,9 @@ def top_predictions(
 ) -> list[list[Prediction]]:
     """Predict the ``k`` most likely tokens for each mask in ``text``.
 
-    Each mask is predicted on its own: two masks side by side do not know what the other became.
-    No label is involved, and none is needed. The model runs in eval mode and without gradient;
-    afterwards each of its modules is in the mode that it was in.
+    Each mask is predicted on its own: two masks side by side don't know each other's answer.
+    No label is needed. The model runs in eval mode and without gradient; afterwards each of its
+    modules is in its own mode again.
 
     Args:
         text: one text with at least one ``tokenizer.mask_token`` in it. It is never truncated.
@@ -135,8 +134,8 @@ def pseudo_log_likelihood(
     label stands there, so the labels are a diagonal. With all rows in one batch the total is
     ``-n * model(batch, labels=labels).loss``.
 
-    The model runs in eval mode and without gradient; afterwards each of its modules is in the
-    mode that it was in. Its head is applied to the hidden token of each row alone, so no logits
+    The model runs in eval mode and without gradient; afterwards each of its modules is in its own
+    mode again. Its head is applied to the hidden token of each row alone, so no logits
     of shape (rows, length, V) are made.
 
     Args:
