@@ -316,7 +316,8 @@ def keep_figures(notebook, stored):
         for number, output in enumerate(cell.outputs):
             key = cell.source, output.get("data", {}).get("text/plain")
             if key[1] and key in drawn:
-                cell.outputs[number] = {**drawn[key], "execution_count": output.execution_count}
+                cell.outputs[number] = drawn[key]
+                cell.outputs[number].execution_count = output.execution_count
 
 
 def main():
