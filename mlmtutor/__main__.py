@@ -55,7 +55,9 @@ def _doctor(paths: list[str], form: str) -> int:
     from mlmtutor.doctor import source
 
     report = source.lint_paths(paths)
-    text = {"text": source.as_text, "json": source.as_json, "github": source.as_github}[form](report)
+    text = {"text": source.as_text, "json": source.as_json, "github": source.as_github}[form](
+        report
+    )
     try:
         if text:
             print(text, flush=True)

@@ -119,11 +119,12 @@ def _gone() -> dict[str, dict[str, str]]:
     table = _table("obsolete.toml")
     lists = {"names": table["names"], "modules": table["modules"], **table["keywords"]}
     gone = {k: {n: since for since, names in v.items() for n in names.split()} for k, v in lists.items()}
-    return gone | {"forward": {"masked_lm_labels": "4.0.0", "lm_labels": "3.0.0"}}
+    methods = dict.fromkeys(_table("instead.toml")["methods"], "5.0.0")
+    return gone | {"forward": {"masked_lm_labels": "4.0.0", "lm_labels": "3.0.0"}, "methods": methods}
 
 
 @functools.cache
-def _instead(table: str, name: str) -> str:
+def instead(table: str, name: str) -> str:
     """What to write instead of a name."""
     tables = _table("instead.toml")
     known: dict[str, str] = tables.get(table) or tables["keywords"].get(table, {})
@@ -131,27 +132,27 @@ def _instead(table: str, name: str) -> str:
     return next((text for p, text in patterns.items() if re.fullmatch(p, name)), "")
 
 
-def _gone_since(table: str, name: str) -> str | None:
+def gone_since(table: str, name: str) -> str | None:
     """The first release that no longer has a name, ``None`` for one that is still there."""
     if since := _gone()[table].get(name):
         return since
-    family = table == "names" and _instead(table, name) and name not in _gone()[table]
+    family = table == "names" and instead(table, name) and name not in _gone()[table]
     tensorflow = table == "modules" and re.search(r"(^|\.|_)(tf|flax)_", name)
     return "5.0.0" if (family and not name.endswith("FeatureExtractor")) or tensorflow else None
 
 
 def _obsolete(program: Program) -> Iterator[Found]:
     def told(table: str, name: str, node: ast.AST, what: str) -> Iterator[Found]:
-        since = _gone_since(table, name)
+        since = gone_since(table, name)
         if since and not _for_old_releases(program, node):
-            instead = _instead(table, name)
-            fix = f"write {instead}" if instead.startswith("``") else instead or "leave it out"
+            advice = instead(table, name)
+            fix = f"write {advice}" if advice.startswith("``") else advice or "leave it out"
             yield "obsolete-name", node, {"what": f"{what} since transformers {since}", "instead": fix}
 
     for node in program.nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "transformers":
             module = (node.module or "")[13:]
-            if not node.level and module and _gone_since("modules", module):
+            if not node.level and module and gone_since("modules", module):
                 yield from told("modules", module, node, f"``transformers.{module}`` is gone")
             elif not node.level:
                 for alias in node.names:
@@ -179,7 +180,7 @@ def _obsolete(program: Program) -> Iterator[Found]:
         ):
             if not _for_old_releases(program, call):
                 what = f"tokenizers have no ``{last(call.func)}`` since transformers 5.0.0"
-                fix = _instead("methods", last(call.func))
+                fix = instead("methods", last(call.func))
                 yield "obsolete-name", call.func, {"what": what, "instead": fix}
         yield from _old_labels(program, call)
 

@@ -36,7 +36,9 @@ def test_lint_source_finds_what_is_marked_and_nothing_else(name):
     assert ("#!" in program) != name.startswith("healthy")
     findings = lint_source(program)
     assert {(f.line, f.code) for f in findings} == expected(program)
-    assert all(f.fix and f.message and "{" not in f.message + f.fix.split('f"')[0] for f in findings)
+    assert all(
+        f.fix and f.message and "{" not in f.message + f.fix.split('f"')[0] for f in findings
+    )
 
 
 def test_lint_source_has_an_example_for_each_rule():

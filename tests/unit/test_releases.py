@@ -1,14 +1,19 @@
 """What the wheels say, what the releases do, and what the errors mean."""
 
+import importlib.resources
 import itertools
 import re
+import tomllib
 import warnings
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy, one_hot
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
     default_data_collator,
@@ -33,7 +38,7 @@ def first_with(test):
 # The history
 
 
-def test_releases_are_in_order_and_dates_ascend_within_a_package():
+def test_label_history_is_in_order_and_dates_ascend_within_a_package():
     for before, after in pairs():
         if before.package == after.package:
             old, new = (tuple(map(int, r.version.split("."))) for r in (before, after))
@@ -45,12 +50,12 @@ def test_releases_are_in_order_and_dates_ascend_within_a_package():
     assert len({r.sha256 for r in HISTORY.values()}) == len(HISTORY)
 
 
-def test_the_ignored_label_changed_once():
+def test_label_history_changes_the_ignored_label_once():
     assert first_with(lambda r: r.ignore_index == -100) == ["transformers 2.4.0"]
     assert {r.ignore_index for r in HISTORY.values()} == {-1, -100}
 
 
-def test_the_argument_was_renamed_once():
+def test_label_history_renames_the_argument_once():
     assert first_with(lambda r: r.labels == "labels") == ["transformers 3.0.0"]
     assert {r.labels for r in HISTORY.values()} == {"masked_lm_labels", "labels"}
 
@@ -65,26 +70,26 @@ def test_the_argument_was_renamed_once():
         ("dropped", "transformers 5.0.0"),
     ],
 )
-def test_what_became_of_the_old_name(outcome, since):
+def test_takes_says_what_became_of_the_old_name(outcome, since):
     assert first_with(lambda r: r.takes("masked_lm_labels") == outcome) == [since]
 
 
-def test_the_causal_labels_came_and_went():
+def test_takes_says_when_the_causal_labels_came_and_went():
     assert first_with(lambda r: "lm_labels" in r.arguments) == ["transformers 2.2.0"]
     assert first_with(lambda r: r.takes("lm_labels") == "AssertionError") == ["transformers 3.0.0"]
 
 
-def test_the_place_of_the_labels_moved():
+def test_position_moves():
     seen = [release.position for release in HISTORY.values()]
     assert [place for place, _ in itertools.groupby(seen)] == [4, 6, 7, 9, 8]
 
 
-def test_the_output_changed_twice():
+def test_output_changes_twice():
     seen = [release.output for release in HISTORY.values()]
     assert [kind for kind, _ in itertools.groupby(seen)] == ["Tensor", "tuple", "MaskedLMOutput"]
 
 
-def test_a_collator_returns_what_the_model_of_its_release_takes():
+def test_collator_key_is_what_the_model_of_its_release_takes():
     with_collator = [r for r in HISTORY.values() if r.collator_key]
     assert str(with_collator[0]) == "transformers 2.9.0"
     for release in with_collator:
@@ -96,7 +101,7 @@ def test_a_collator_returns_what_the_model_of_its_release_takes():
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda c: f"{c.release} {c.keyword} {c.ignored}")
-def test_a_release_does_what_was_read(call):
+def test_observed_calls_do_what_was_read(call):
     release = HISTORY[call.release]
     taken = release.takes(call.keyword)
     if taken in ("TypeError", "AssertionError"):
@@ -116,7 +121,7 @@ def test_a_release_does_what_was_read(call):
     assert [text.split(": ")[0] for text in call.warnings] == [taken] * taken.endswith("Warning")
 
 
-def test_each_way_of_taking_the_old_name_was_run():
+def test_observed_calls_hold_each_way_of_taking_the_old_name():
     ran = {HISTORY[call.release].takes("masked_lm_labels") for call in CALLS}
     assert ran == {r.takes("masked_lm_labels") for r in HISTORY.values()}
     assert {call.release for call in CALLS if call.as_installed} >= {
@@ -130,7 +135,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("text", sorted(SEEN))
-def test_each_error_and_warning_that_was_seen_is_explained(text):
+def test_explain_error_knows_each_error_and_warning_that_was_seen(text):
     explained = explain_error(text)
     assert explained.known
     # and every release that said it lies in one of the stretches that are named
@@ -174,8 +179,16 @@ def trainer_without_labels(model, folder):
     return Trainer(model, options, train_dataset=data, data_collator=default_data_collator)
 
 
-def decode(tokenizer, values):
-    return tokenizer.decode(values)
+def unpacked(model, **words):
+    loss, _ = model(IDS, **words)
+    return loss
+
+
+def half_resized(model):
+    config = BertConfig(**{**model.config.to_dict(), "vocab_size": 30_000})
+    other = BertForMaskedLM(config).eval()
+    other.bert.resize_token_embeddings(30_002, mean_resizing=False)
+    return other
 
 
 RAISED = {
@@ -183,7 +196,7 @@ RAISED = {
     "-99": (lambda m, t, f: m(IDS, labels=labels(-99)), "A label is -99. Only one negative"),
     "the size of the vocabulary": (
         lambda m, t, f: m(IDS, labels=labels(answer=30)),
-        "A label is 30, and the ids of the model end before it",
+        "A label is 30, and the model has no more than 30 classes",
     ),
     "-100 where -1 is ignored": (
         lambda m, t, f: torch.nn.CrossEntropyLoss(ignore_index=-1)(
@@ -200,13 +213,37 @@ RAISED = {
     "int32": (lambda m, t, f: m(IDS, labels=labels().int()), "not of dtype torch.int64"),
     "labels as input": (lambda m, t, f: m(labels(), labels=IDS), "An id in input_ids is outside"),
     "labels by place": (
-        lambda m, t, f: m(IDS, None, None, labels()), "no row there|exchanged",
+        lambda m, t, f: m(IDS, None, None, labels()), "passed by place",
     ),
     "backward without a loss": (
         lambda m, t, f: m(IDS).loss.backward(), "no labels reached it",
     ),
     "Trainer without labels": (
         lambda m, t, f: trainer_without_labels(m, f).train(), "no labels reached it",
+    ),
+    "-100 as an index": (
+        lambda m, t, f: m(IDS).logits.gather(-1, labels().unsqueeze(-1)), "used as an index",
+    ),
+    "three dimensions": (
+        lambda m, t, f: cross_entropy(m(IDS).logits, labels()), "three-dimensional logits",
+    ),
+    "one-hot": (
+        lambda m, t, f: cross_entropy(m(IDS).logits[0], one_hot(IDS[0], 30)), "one-hot",
+    ),
+    "unpacked": (lambda m, t, f: unpacked(m, labels=labels()).backward(), "unpacked as a tuple"),
+    "too long": (lambda m, t, f: m(torch.ones(1, 600, dtype=torch.long)), "longer than the model"),
+    "half resized": (lambda m, t, f: half_resized(m)(IDS, labels=labels()), "only the body was resized"),
+    "words without offsets": (
+        lambda m, t, f: DataCollatorForLanguageModeling(t, whole_word_mask=True)([t("one two")]),
+        "finds no offset_mapping",
+    ),
+    "rows of two lengths": (
+        lambda m, t, f: DataCollatorWithPadding(t)([{**t(x), "labels": t(x)["input_ids"]} for x in ("a", "b c")]),
+        "something in them was not padded",
+    ),
+    "removed": (lambda m, t, f: TrainingArguments(str(f), no_cuda=True), "`no_cuda` is no longer"),
+    "a rate of 15": (
+        lambda m, t, f: DataCollatorForLanguageModeling(t, mlm_probability=15), "15 percent is 0.15",
     ),
     "decoding": (
         lambda m, t, f: t.decode(labels()[0].tolist()), "-100 was passed to the tokenizer",
@@ -215,7 +252,7 @@ RAISED = {
 
 
 @pytest.mark.parametrize("name", RAISED)
-def test_an_error_of_the_installed_release_is_explained(name, model, tokenizer, tmp_path):
+def test_explain_error_knows_what_the_installed_release_raises(name, model, tokenizer, tmp_path):
     call, means = RAISED[name]
     with pytest.raises(Exception) as caught:
         call(model, tokenizer, tmp_path)
@@ -226,31 +263,67 @@ def test_an_error_of_the_installed_release_is_explained(name, model, tokenizer, 
     assert explain_error(str(caught.value)).means == explained.means
 
 
-def test_nan_is_explained(model):
+def test_explain_error_knows_nan(model):
     loss = model(IDS, labels=torch.full_like(IDS, -100)).loss
     for text in (f"loss: {loss.item()}", f"{{'loss': {loss.item()}, 'epoch': 1.0}}", str(loss)):
         assert "mean over nothing" in explain_error(text).means
 
 
-# Texts that cannot be raised here: from the threads that are named
-OF_THREADS = {
-    "RuntimeError: CUDA error: device-side assert triggered": "A GPU reports it late",
-    "ClassNLLCriterion.cu:108: Assertion `t >= 0 && t < n_classes` failed.": "A GPU reports",
-    "RuntimeError: Assertion `cur_target >= 0 && cur_target < n_classes' failed.": "Old releases",
-    "UserWarning: Using `-1` to mask the loss for the token is deprecated. "
-    "Please use `-100` instead.": "A TensorFlow loss",
-    "OverflowError: out of range integral type conversion attempted": "-100 was passed",
-    "RuntimeError: expected scalar type Long but found Float": "not of dtype torch.int64",
-    "TypeError: forward() got an unexpected keyword argument 'masked_lm_labels'": "old name",
-}
+TABLE = importlib.resources.files("mlmtutor.releases").joinpath("errors.toml").read_text("utf-8")
+ENTRIES = tomllib.loads(TABLE)["error"]
 
 
-@pytest.mark.parametrize("text", OF_THREADS)
-def test_a_text_from_a_thread_is_explained(text):
-    assert OF_THREADS[text] in explain_error(text).means
+@pytest.mark.parametrize("entry", ENTRIES, ids=[e["example"][:60] for e in ENTRIES])
+def test_explain_error_gives_each_example_its_own_entry(entry):
+    explained = explain_error(entry["example"])
+    assert explained.threads == tuple(entry.get("threads", ()))
+    first = re.split("<|`...`", entry["means"][0])[0]
+    assert first in explained.means
+    assert (len(entry["means"]) > 1) <= bool(explained.look)
+    assert not re.search(r"<\w+>|{|}|span", str(explained).replace("{tokenizer.mask_token}", ""))
 
 
-def test_a_warning_is_explained():
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("ImportError: cannot import name 'AdamW' from 'transformers' (/x.py)", "torch.optim"),
+        (
+            "AttributeError: module transformers has no attribute LineByLineTextDataset",
+            "read the lines",
+        ),
+        ("cannot import name 'TFBertModel' from 'transformers'", "The class of the same name"),
+        (
+            "ModuleNotFoundError: No module named 'transformers.modeling_bert'",
+            "`transformers` itself",
+        ),
+        (
+            "TypeError: Trainer.__init__() got an unexpected keyword argument 'tokenizer'",
+            "processing_class",
+        ),
+        ("AttributeError: BertTokenizer has no attribute encode_plus", "Call the tokenizer"),
+    ],
+)
+def test_explain_error_knows_what_the_library_dropped(text, fix):
+    explained = explain_error(text)
+    assert fix.lower() in explained.fix.lower()
+    assert re.search(r"transformers \d\.\d+\.\d+ and later", explained.said_by)
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("{'loss': nan, 'grad_norm': nan}", r"^\(1\) The gradient is nan"),
+        ("{'loss': '0', 'grad_norm': '0', 'epoch': '1'}", r"^\(1\) No position is labelled"),
+        ("{'loss': nan, 'grad_norm': 0.0}", r"^\(1\) No position is labelled"),
+        ("{'train_loss': nan}", "may have diverged"),
+        ("Perplexity = nan", "a batch of the evaluation"),
+    ],
+)
+def test_explain_error_tells_causes_of_nan_apart(text, means):
+    assert re.search(means, explain_error(text).means, re.I)
+
+
+def test_explain_error_knows_a_warning():
     [text] = {r.notices[0].text for r in HISTORY.values() if r.notices}
     with pytest.warns(FutureWarning) as caught:
         warnings.warn(text, FutureWarning, stacklevel=1)
@@ -265,10 +338,15 @@ def test_a_warning_is_explained():
         "KeyError: 'labels'",
         "Input contains NaN, infinity or a value too large",
         "TypeError: forward() got an unexpected keyword argument 'calm'",
+        "TypeError: __init__() got an unexpected keyword argument 'label_colour'",
+        "TypeError: Axes.bar() got an unexpected keyword argument 'labels'",
+        "index 7 is out of bounds for dimension 0 with size 3",
+        "ImportError: cannot import name 'Nothing' from 'transformers'",
+        "RuntimeError: The size of tensor a (600) must match the size of tensor b (512)",
         "CUDA out of memory",
     ],
 )
-def test_an_unknown_text_is_not_guessed(text):
+def test_explain_error_does_not_guess(text):
     explained = explain_error(text)
     assert not explained.known
     assert "no guess is made" in str(explained)
@@ -282,11 +360,11 @@ def test_an_unknown_text_is_not_guessed(text):
         ("  ", ValueError, "error is empty: pass the last line"),
     ],
 )
-def test_no_text_is_refused(error, kind, message):
+def test_explain_error_refuses_what_is_no_text(error, kind, message):
     with pytest.raises(kind, match=message):
         explain_error(error)
 
 
-def test_an_explanation_prints_as_a_few_lines():
+def test_explanation_prints_as_a_few_lines():
     lines = str(explain_error("IndexError: Target -1 is out of bounds.")).splitlines()
     assert [line.split("  ")[0] for line in lines] == ["means", "said by", "do", "see"]
