@@ -71,9 +71,9 @@ RUN_RELEASES = {
 }
 # Enough releases to say where a name went; the first and the newest matter most.
 NAMES_RELEASES = (
-    "2.11.0 3.5.1 4.0.0 4.12.0 4.25.1 4.36.0 4.38.0 4.41.0 4.44.0 4.46.3 4.47.0 4.48.0 4.49.0 4.50.0 "
-    "4.51.0 4.52.1 4.53.0 4.55.0 4.57.6 5.0.0 5.2.0 5.4.0 5.6.0 5.8.0 5.10.1 5.13.0 5.15.0 5.17.0 "
-    "5.18.0 5.20.0 5.22.0 5.24.0"
+    "2.11.0 3.5.1 4.0.0 4.12.0 4.25.1 4.36.0 4.38.0 4.41.0 4.44.0 4.46.3 4.47.0 4.48.0 4.49.0 "
+    "4.50.0 4.51.0 4.52.1 4.53.0 4.55.0 4.57.6 5.0.0 5.2.0 5.4.0 5.6.0 5.8.0 5.10.1 5.13.0 5.15.0 "
+    "5.17.0 5.18.0 5.20.0 5.22.0 5.24.0"
 )
 CALLED = {  # the classes whose keywords are compared, by file
     "training_args.py": ["TrainingArguments"],
@@ -81,7 +81,10 @@ CALLED = {  # the classes whose keywords are compared, by file
     "data/data_collator.py": ["DataCollatorForLanguageModeling", "DataCollatorForWholeWordMask"],
 }
 # Families of names that are told by their form (see instead.toml), and what nobody imports
-FAMILIES = r"info$|TF[A-Z_]|Flax|FLAX_|load_tf|models\.|dummy_|_|.*_PRETRAINED_\w+_(MAP|LIST)$|.*OnnxConfig$"
+FAMILIES = (
+    r"info$|TF[A-Z_]|Flax|FLAX_|load_tf|models\.|dummy_|_|"
+    r".*_PRETRAINED_\w+_(MAP|LIST)$|.*OnnxConfig$"
+)
 STAND_INS = (
     "boto3",
     "botocore",
@@ -337,7 +340,7 @@ def read_names(path):
                 if isinstance(node, ast.ClassDef) and node.name in classes:
                     keywords[node.name] = read_fields(node)
     modules = {f[:-3].removesuffix("/__init__").replace("/", ".") for f in files}
-    return {n for n in names if re.fullmatch(r"\w+", str(n))}, modules, keywords
+    return {n for n in names if isinstance(n, str) and n.isidentifier()}, modules, keywords
 
 
 def read_fields(node):
@@ -369,7 +372,10 @@ def read_gone(cache):
         return found
 
     def module_is_there(name):
-        skipped = r"another_try|try$|filep?$|convert_|commands|kernels|utils\.dummy|models\.deprecated|.*(modeling|tokenization)_(tf|flax)_"
+        skipped = (
+            r"another_try|try$|filep?$|convert_|commands|kernels|utils\.dummy|models\.deprecated|"
+            r".*(modeling|tokenization)_(tf|flax)_"
+        )
         try:
             return re.match(skipped, name) or importlib.util.find_spec(f"transformers.{name}")
         except ModuleNotFoundError:  # of the package that it was in

@@ -8,40 +8,40 @@ instead in ``instead.toml``. What cannot be read is a note, never a finding.
 import ast
 import bisect
 import functools
-import importlib.resources
 import io
 import json
 import os
 import re
 import textwrap
 import tokenize
-import tomllib
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mlmtutor.doctor.recipes import (
-    FUNCTIONS, MASKED, SPELLINGS, Found, Program, Recipe, dotted, is_labels, last, number,
-)  # fmt: skip
+from mlmtutor.doctor import recipes
+from mlmtutor.doctor.recipes import Found, Program, dotted, is_labels, last, number
 
 LARGEST = 2_000_000  # characters of one file; more is data, and takes minutes to parse
 SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
-ABOUT_MASKS = re.compile(
-    rb"MaskedLM|mask_token|masked_lm_labels|ForLanguageModeling|fill-mask|ForPreTraining|\[MASK\]|<mask>"
-)
-IMPORTS = re.compile(rb"^[ \t]*(?:from|import)[ \t]+transformers\b|import_module\(.transformers", re.M)
-ANGLES = re.compile(
-    r"(XLM|Xlm)?(Roberta|Camembert|Longformer)Tokenizer|(FacebookAI/)?(xlm-)?roberta-(base|large)$|"
-    r"(distilbert/)?distilroberta-base$|(almanach/)?camembert(-base)?$|allenai/longformer-base-4096$|"
-    r"vinai/bertweet-(base|large)$|microsoft/codebert-base$"
-)
 OLD_LIBRARIES = {"pytorch_transformers", "pytorch_pretrained_bert"}
-BRACKETS = re.compile(
-    r"(Distil)?(Bert|Electra)Tokenizer|(google-bert/)?bert-(base|large)-|(distilbert/)?distilbert-base-|"
-    r"(albert/)?albert-\w+-v\d|google/(electra|mobilebert)|answerdotai/ModernBERT|microsoft/deberta-"
+ABOUT_MASKS = re.compile(
+    rb"MaskedLM|mask_token|masked_lm_labels|ForLanguageModeling|fill-mask|ForPreTraining|"
+    rb"\[MASK\]|<mask>"
 )
+IMPORTS = re.compile(rb"^[ \t]*(?:from|import)[ \t]+transformers\b", re.M)
+FAMILIES = {  # the mask token of a class of tokenizer or a checkpoint, where it is certain
+    "<mask>": re.compile(
+        r"(XLM|Xlm)?(Roberta|Camembert|Longformer)Tokenizer|vinai/bertweet-(base|large)$|"
+        r"(FacebookAI/)?(xlm-)?roberta-(base|large)$|(distilbert/)?distilroberta-base$|"
+        r"(almanach/)?camembert(-base)?$|(allenai/longformer|microsoft/codebert)-base(-4096)?$"
+    ),
+    "[MASK]": re.compile(
+        r"(Distil)?(Bert|Electra)Tokenizer|(google-bert/)?bert-(base|large)-|microsoft/deberta-|"
+        r"(distilbert/)?distilbert-base-|(albert/)?albert-\w+-v\d|google/(electra|mobilebert)|"
+        r"answerdotai/ModernBERT"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class LintFinding:
-    """One place in a file.
-
-    Attributes:
-        path: the file, as it was found.
-        line: the line, from 1; in a notebook, of the cell.
-        column: the column, from 1.
-        cell: the cell of a notebook, from 0 as in the file; ``None`` in a Python file.
-        code: the code of the rule.
-        severity: ``error`` or ``warning``.
-        message: what is wrong.
-        fix: what to write instead.
-    """
+    """One place in a file: lines and columns from 1, the cells of a notebook from 0."""
 
     path: str
     line: int
@@ -103,11 +92,7 @@ class Report:
     unusable: tuple[str, ...]
 
 
-def _table(name: str) -> dict[str, Any]:
-    return tomllib.loads(importlib.resources.files("mlmtutor.doctor").joinpath(name).read_text("utf-8"))
-
-
-RULES = tuple(Rule(code, **rule) for code, rule in _table("source.toml").items())
+RULES = tuple(Rule(code, **rule) for code, rule in recipes.table("source.toml").items())
 
 
 # What transformers no longer has ------------------------------------------------------------------
@@ -115,248 +100,236 @@ RULES = tuple(Rule(code, **rule) for code, rule in _table("source.toml").items()
 
 @functools.cache
 def _gone() -> dict[str, dict[str, str]]:
-    """For each list of obsolete.toml: name -> the first release without it."""
-    table = _table("obsolete.toml")
-    lists = {"names": table["names"], "modules": table["modules"], **table["keywords"]}
-    gone = {k: {n: since for since, names in v.items() for n in names.split()} for k, v in lists.items()}
-    methods = dict.fromkeys(_table("instead.toml")["methods"], "5.0.0")
-    return gone | {"forward": {"masked_lm_labels": "4.0.0", "lm_labels": "3.0.0"}, "methods": methods}
+    """For each list of names: name -> the first release without it."""
+    read = recipes.table("obsolete.toml")
+    lists = {"names": read["names"], "modules": read["modules"], **read["keywords"]}
+    gone = {
+        title: {name: since for since, names in releases.items() for name in names.split()}
+        for title, releases in lists.items()
+    }
+    gone["methods"] = dict.fromkeys(recipes.table("instead.toml")["methods"], "5.0.0")
+    return gone
 
 
 @functools.cache
-def instead(table: str, name: str) -> str:
-    """What to write instead of a name."""
-    tables = _table("instead.toml")
-    known: dict[str, str] = tables.get(table) or tables["keywords"].get(table, {})
-    patterns = known | (tables["families"] if table == "names" else {})
-    return next((text for p, text in patterns.items() if re.fullmatch(p, name)), "")
+def instead(title: str, name: str) -> str:
+    """What to write instead of a name; empty where nobody knows."""
+    read = recipes.table("instead.toml")
+    known = read.get(title) or read["keywords"].get(title, {})
+    patterns = known | (read["families"] if title == "names" else {})
+    return next((text for pattern, text in patterns.items() if re.fullmatch(pattern, name)), "")
 
 
-def gone_since(table: str, name: str) -> str | None:
+def gone_since(title: str, name: str) -> str | None:
     """The first release that no longer has a name, ``None`` for one that is still there."""
-    if since := _gone()[table].get(name):
-        return since
-    family = table == "names" and instead(table, name) and name not in _gone()[table]
-    tensorflow = table == "modules" and re.search(r"(^|\.|_)(tf|flax)_", name)
-    return "5.0.0" if (family and not name.endswith("FeatureExtractor")) or tensorflow else None
+    family = title == "names" and re.match(
+        r"TF[A-Z]|Flax[A-Z]|load_tf_|.*_ARCHIVE_(MAP|LIST)$", name
+    )
+    module = title == "modules" and re.search(r"(^|\.|_)(tf|flax)_", name)
+    return _gone()[title].get(name) or ("5.0.0" if family or module else None)
 
 
 def _obsolete(program: Program) -> Iterator[Found]:
-    def told(table: str, name: str, node: ast.AST, what: str) -> Iterator[Found]:
-        since = gone_since(table, name)
-        if since and not _for_old_releases(program, node):
-            advice = instead(table, name)
-            fix = f"write {advice}" if advice.startswith("``") else advice or "leave it out"
-            yield "obsolete-name", node, {"what": f"{what} since transformers {since}", "instead": fix}
-
+    """Imports, attributes, keywords and methods that are gone."""
+    names: list[tuple[str, str, ast.AST, str]] = []  # list, name, place, what is said
+    imports, module_gone = "``{}`` cannot be imported", "``transformers.{}`` is gone"
     for node in program.nodes:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "transformers":
-            module = (node.module or "")[13:]
-            if not node.level and module and gone_since("modules", module):
-                yield from told("modules", module, node, f"``transformers.{module}`` is gone")
-            elif not node.level:
-                for alias in node.names:
-                    name = alias.name
-                    yield from told("names", name, alias, f"``{name}`` cannot be imported")
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith("transformers."):
-                    module = alias.name[13:]
-                    yield from told("modules", module, alias, f"``transformers.{module}`` is gone")
-        elif isinstance(node, ast.Attribute) and program.origin(dotted(node)).startswith("transformers."):
-            if dotted(node).count(".") == 1:
-                yield from told("names", node.attr, node, f"``{node.attr}`` cannot be imported")
-        elif isinstance(node, ast.Name) and program.origins.get("*") == "transformers.*":
-            if node.id not in program.definitions and node.id not in program.origins:
-                yield from told("names", node.id, node, f"``{node.id}`` cannot be imported")
+        match node:
+            case ast.ImportFrom(module=str(module), level=0) if module.startswith("transformers."):
+                names.append(("modules", module[13:], node, module_gone))
+                names += [("names", alias.name, alias, imports) for alias in node.names]
+            case ast.ImportFrom(module="transformers", level=0):
+                names += [("names", alias.name, alias, imports) for alias in node.names]
+            case ast.Import():
+                names += [("modules", a.name[13:], a, module_gone) for a in node.names
+                          if a.name.startswith("transformers.")]  # fmt: skip
+            case ast.Attribute(value=ast.Name(id=owner)) if program.origin(owner) == "transformers":
+                names.append(("names", node.attr, node, imports))
+            case ast.Name() if program.origins.get("*") == "transformers.*":
+                if node.id not in program.definitions and node.id not in program.origins:
+                    names.append(("names", node.id, node, imports))
+    tokenizers = any(re.match(r"transformers\..*Tokenizer", o) for o in program.origins.values())
     for call in program.calls:
-        name = _class_of_transformers(program, call.func)
-        if name in _gone():
-            for word, _, place in program.keywords(call):
-                yield from told(name, word, place, f"``{word}`` is a TypeError in {name}")
-        if last(call.func) in ("encode_plus", "batch_encode_plus") and any(
-            origin.startswith("transformers.") and "Tokenizer" in origin
-            for origin in program.origins.values()
-        ):
-            if not _for_old_releases(program, call):
-                what = f"tokenizers have no ``{last(call.func)}`` since transformers 5.0.0"
-                fix = instead("methods", last(call.func))
-                yield "obsolete-name", call.func, {"what": what, "instead": fix}
+        owner, method = _class_of_transformers(program, call.func), last(call.func)
+        if owner in _gone():
+            told = "``{}`` is a TypeError in " + owner
+            names += [(owner, word, place, told) for word, _, place in program.keywords(call)]
+        if tokenizers and method in ("encode_plus", "batch_encode_plus"):
+            names.append(("methods", method, call.func, "tokenizers have no ``{}``"))
         yield from _old_labels(program, call)
+    reported: set[ast.AST] = set()
+    for title, name, node, told in names:
+        since = gone_since(title, name)
+        if since and program.parents.get(node) not in reported and not _is_guarded(program, node):
+            reported.add(node)
+            advice = instead(title, name) or "leave it out"
+            fix = f"write {advice}" if advice.startswith("``") else advice
+            what = f"{told.format(name)} since transformers {since}"
+            yield "obsolete-name", node, {"what": what, "instead": fix}
 
 
 def _old_labels(program: Program, call: ast.Call) -> Iterator[Found]:
     """``masked_lm_labels`` of a masked model of transformers."""
     kinds = program.kinds(call.func)
-    origins = {program.origin(n).split(".")[0] for n in program.origins if MASKED.search(n)}
-    guess = not kinds and re.search(r"model|net|bert|mlm|encoder", dotted(call.func).lower())
-    if kinds - {"masked"} or not (kinds or guess) or origins & OLD_LIBRARIES:
+    about = "masked" in program.models or "AutoModelWithLMHead" in program.origins
+    guess = re.search(r"model|net|bert|mlm|encoder", dotted(call.func).lower())
+    origins = {origin.split(".")[0] for origin in program.origins.values()}
+    if kinds - {"masked"} or not about or not (kinds or guess) or origins & OLD_LIBRARIES:
         return
-    if not "masked" in program.models and not program.origins.get("AutoModelWithLMHead"):
-        return
-    words = [(w, place) for w, _, place in program.keywords(call)]
-    for star in (dotted(w.value) for w in call.keywords if w.arg is None):
-        for node in program.nodes if kinds else ():
-            if isinstance(node, ast.Assign):
-                words += [
-                    (last(t), t)
-                    for t in node.targets
-                    if isinstance(t, ast.Subscript) and dotted(t.value) == star
-                ]
+    words = [(word, place) for word, _, place in program.keywords(call)]
+    stars = {dotted(word.value) for word in call.keywords if word.arg is None} - {""}
+    for node in program.nodes if kinds and stars else ():  # batch["masked_lm_labels"] = ...
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            words += [(last(node), node)] if dotted(node.value) in stars else []
+    taken = {name for _, name in program.parameters}  # by a function of this file
+    old = ["masked_lm_labels", "lm_labels"] if kinds else ["masked_lm_labels"]
     for word, place in words:
-        own = any(name == word for _, name in program.parameters)
-        if word in ("masked_lm_labels", "lm_labels")[: 2 if kinds else 1] and not (own and not kinds):
-            if not _for_old_releases(program, call) and "logits" not in [w for w, _ in words]:
-                what = f"``{word}`` is the old name: transformers 5 ignores it, the loss is None; 4.x raises a TypeError"
-                yield "obsolete-name", place, {"what": what, "instead": "call it ``labels``"}
+        likely = kinds or (word not in taken and "logits" not in dict(words))
+        if word in old and likely and not _is_guarded(program, call):
+            what = f"``{word}`` is the old name: transformers 5 drops it and the loss is None"
+            what += "; 4.x raises a TypeError"
+            yield "obsolete-name", place, {"what": what, "instead": "call it ``labels``"}
 
 
 def _class_of_transformers(program: Program, function: ast.expr) -> str:
-    """The name of the class of transformers that is called, also through a class of this file."""
+    """The class of transformers that is called, also through a class of this file."""
     name = dotted(function)
-    for _ in range(10):
-        own = program.definitions.get(name)
-        if not isinstance(own, ast.ClassDef):
-            break
-        inside = {getattr(n, "name", None) for n in own.body}
-        if "__init__" in inside or not own.bases or any(isinstance(n, ast.AnnAssign) for n in own.body):
-            return ""
-        name = dotted(own.bases[0])
+    own = program.definitions.get(name)
+    if isinstance(own, ast.ClassDef):
+        changed = any(getattr(n, "name", "") == "__init__" or isinstance(n, ast.AnnAssign)
+                      for n in own.body)  # fmt: skip
+        same = not own.bases or dotted(own.bases[0]) == name
+        return "" if changed or same else _class_of_transformers(program, own.bases[0])
     origin = program.origin(name)
-    if not origin and program.origins.get("*") != "transformers.*":
-        return ""
-    return (origin or name).rpartition(".")[2] if re.match(r"transformers\b|$", origin) else ""
+    if not origin and program.origins.get("*") == "transformers.*":
+        origin = f"transformers.{name}"
+    return origin.rpartition(".")[2] if re.match(r"transformers\b", origin) else ""
 
 
-def _for_old_releases(program: Program, node: ast.AST) -> bool:
-    """Whether a place is guarded: by ``try``, by a look at the version, or for type checkers."""
-    child, parent = node, program.parents.get(node)
+def _is_guarded(program: Program, node: ast.AST) -> bool:
+    """Whether a place is for other releases: in a ``try``, after a look at the version."""
+    parent = program.parents.get(node)
     while parent is not None:
-        caught = []
-        if isinstance(parent, ast.ExceptHandler):
-            caught = [parent]
-        elif isinstance(parent, ast.Try) and child in parent.body:
-            caught = parent.handlers
-        names = {last(n) for handler in caught for n in ast.walk(handler.type or ast.Name("Exception"))}
-        if names & {"ImportError", "ModuleNotFoundError", "AttributeError", "TypeError", "Exception"}:
+        handlers = [parent] if isinstance(parent, ast.ExceptHandler) else []
+        if isinstance(parent, ast.Try) and node in parent.body:
+            handlers = parent.handlers
+        caught = {last(n) for h in handlers for n in ast.walk(h.type or ast.Name("Exception"))}
+        test = parent.test if isinstance(parent, ast.If | ast.IfExp) else ast.Pass()
+        words = " ".join(last(n) for n in ast.walk(test))
+        if caught & {
+            "ImportError",
+            "ModuleNotFoundError",
+            "AttributeError",
+            "TypeError",
+            "Exception",
+        }:
             return True
-        if isinstance(parent, ast.If | ast.IfExp):
-            words = " ".join(last(n) for n in ast.walk(parent.test))
-            if re.search(r"version|is_\w+_available|TYPE_CHECKING|hasattr|signature", words, re.I):
-                return True
-        child, parent = parent, program.parents.get(parent)
+        if re.search(r"version|is_\w+_available|TYPE_CHECKING|hasattr|signature", words, re.I):
+            return True
+        node, parent = parent, program.parents.get(parent)
     return False
 
 
-# Rules that look at calls ---------------------------------------------------------------------------
+# Rules that look at calls -------------------------------------------------------------------------
 
 
 def _hand_spelled(program: Program) -> Iterator[Found]:
     """A mask token in a text that is given to a tokenizer of another family."""
     for call in program.calls:
         owner = call.func
-        if last(owner) in ("tokenize", "encode", "encode_plus", "batch_encode_plus", "convert_tokens_to_ids"):
+        if re.match(r"tokenize$|(batch_)?encode(_plus)?$|convert_tokens_to_ids$", last(owner)):
             owner = getattr(owner, "value", owner)
-        families = {_family(value) for value, _ in program.values(owner)} if dotted(owner) else set()
+        families = {_family(v) for v, _ in program.values(owner)} if dotted(owner) else set()
         if len(families) != 1 or not (own := families.pop()):
             continue
-        wrong = set(SPELLINGS) - {own}
-        for argument in (*call.args, *(w.value for w in call.keywords)):
-            known = [argument]
-            if dotted(argument):
-                known += [v for v, i in program.values(argument) if i is None]
-            for node in (n for value in known for n in ast.walk(value)):
-                if isinstance(node, ast.Call):
-                    break  # the text may be changed there
-                text = node.value if isinstance(node, ast.Constant) else ""
-                for spelled in wrong if isinstance(text, str) else ():
-                    if spelled in text and "</mask>" not in text:
-                        yield "hand-spelled-mask", node, {"spelled": f"``{spelled}``"}
+        for argument in (*call.args, *(word.value for word in call.keywords)):
+            known = [value for value, _ in program.values(argument)] if dotted(argument) else []
+            parts = [node for value in known or [argument] for node in ast.walk(value)]
+            for node in parts if not any(isinstance(part, ast.Call) for part in parts) else ():
+                text = str(getattr(node, "value", "")) if isinstance(node, ast.Constant) else ""
+                for wrong in set(recipes.SPELLINGS) - {own}:
+                    if wrong in text and "</mask>" not in text:
+                        yield "hand-spelled-mask", node, {"spelled": f"``{wrong}``"}
 
 
 def _family(value: ast.expr) -> str:
     """The mask token of the tokenizer or pipeline that an expression makes, if that is certain."""
     if not isinstance(value, ast.Call):
         return ""
-    method, words = last(value.func), {w.arg: w.value for w in value.keywords}
-    if method == "from_pretrained":
-        names = [last(getattr(value.func, "value", None)), *value.args[:1]]
-    elif method == "pipeline":
+    words = {word.arg: word.value for word in value.keywords}
+    names: list[object] = [last(getattr(value.func, "value", None)), *value.args[:1]]
+    if last(value.func) == "pipeline":
         names = [words.get("tokenizer") or words.get("model"), *value.args[1:2]]
-    else:
+    elif last(value.func) != "from_pretrained" or "mask_token" in words:
         return ""
-    texts = [getattr(n, "value", n) for n in names]
-    texts = [text for text in texts if isinstance(text, str)]
-    if "mask_token" in words:
-        return ""
-    if any(ANGLES.match(text) for text in texts):
-        return "<mask>"
-    return "[MASK]" if any(BRACKETS.match(text) for text in texts) else ""
+    texts = [str(getattr(name, "value", name)) for name in names]
+    found = [mask for mask, known in FAMILIES.items() if any(known.match(text) for text in texts)]
+    return found[0] if found else ""
 
 
 def _trainers(program: Program) -> Iterator[Found]:
     """``Trainer``: the model, its collator, its labels and its metric belong together."""
-    texts = {n.value for n in program.nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-    texts = {text for text in texts if text.isidentifier()}
-    names = {last(n) for n in program.nodes} | {getattr(n, "arg", None) for n in program.nodes} | texts
+    names = {last(node) for node in program.nodes} | {
+        str(getattr(node, "arg", getattr(node, "value", ""))) for node in program.nodes
+    }
+    labelled = any(is_labels(name) for name in names if name.isidentifier())
+    tokenizes = any(re.search(r"tok\w*$", dotted(call.func), re.I) for call in program.calls)
     for call in program.calls:
         if _class_of_transformers(program, call.func) != "Trainer":
             continue
         words = {word: value for word, value, _ in program.keywords(call)}
-        kinds = program.kinds(words.get("model") or (call.args[0] if call.args else None))
-        given = words.get("data_collator") or (call.args[2] if len(call.args) > 2 else None)
-        made = [given] + ([v for v, _ in program.values(given)] if dotted(given) else []) if given else []
-        collators = [v for v in made if isinstance(v, ast.Call)]
-        masks = {
-            program.masks(c) for c in collators if last(c.func) == "DataCollatorForLanguageModeling"
-        }
-        if kinds == {"causal"} and masks == {True}:
-            what = "this collator masks tokens, but the model is a causal one: it shifts the labels by one"
+        kinds = program.kinds(words.get("model") or next(iter(call.args), None))
+        given = words.get("data_collator") or next(iter(call.args[2:]), None)
+        made = [v for v, _ in program.values(given)] if given and dotted(given) else [given]
+        collators = {last(c.func): c for c in made if isinstance(c, ast.Call)}
+        masker = collators.get("DataCollatorForLanguageModeling")
+        masks = program.masks(masker) if masker else None
+        if kinds == {"causal"} and masks is True:
+            what = "this collator masks tokens, but a causal model shifts the labels by one"
             fix = "``mlm=False`` for this model, or load it with ``AutoModelForMaskedLM``"
             yield "collator-of-another-task", call, {"what": what, "instead": fix}
         if kinds != {"masked"}:
             continue
-        if masks == {False}:
-            what = "``mlm=False`` masks nothing: each label is the token that the masked model sees"
+        if masks is False:
+            what = "``mlm=False`` masks nothing: each label is the token that the model sees"
             yield "collator-of-another-task", call, {"what": what, "instead": "``mlm=True``"}
-        plain = not given or {last(c.func) for c in collators} & {"DataCollatorWithPadding"}
-        tokenizes = any(re.search(r"tok\w*$", dotted(c.func), re.I) for c in program.calls)
-        if plain and tokenizes and not program.collates and not any(is_labels(str(n)) for n in names - {None}):
+        plain = not given or "DataCollatorWithPadding" in collators
+        if plain and tokenizes and not labelled and not program.collates:
             yield "no-labels-for-trainer", call, {}
-        metric = program.definitions.get(last(words.get("compute_metrics")))
-        if isinstance(metric, FUNCTIONS):
-            yield from _metric(metric)
+        yield from _metric(program.definitions.get(last(words.get("compute_metrics"))))
 
 
-def _metric(function: ast.AST) -> Iterator[Found]:
+def _metric(function: ast.AST | None) -> Iterator[Found]:
     """A metric that takes all positions: nothing in it looks for the ignored ones."""
-    inside = list(ast.walk(function))
-    chooses = any(
-        number(n) == -100 or isinstance(n, ast.NotEq | ast.Gt | ast.GtE) or "ignore" in last(n).lower()
-        for n in inside
-    )
-    for node in inside if not chooses else ():
-        compared = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq)
-        scored = isinstance(node, ast.Call) and re.match(
-            r"(accuracy|f1|precision|recall)_score|compute$", last(node.func)
-        )
-        if (compared or scored) and any(is_labels(last(n)) for n in ast.walk(node)):
+    inside = list(ast.walk(function)) if function else []
+    for n in inside:
+        if number(n) == -100 or isinstance(n, ast.NotEq | ast.Gt | ast.GtE) or "ignore" in last(n):
+            return
+    for node in inside:
+        scores = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq)
+        if isinstance(node, ast.Call):
+            scores = bool(
+                re.match(r"(accuracy|f1|precision|recall)_score|compute$", last(node.func))
+            )
+        if scores and any(is_labels(last(n)) for n in ast.walk(node)):
             yield "metric-counts-ignored", node, {}
             return
 
 
 def _half_resized(program: Program) -> Iterator[Found]:
-    for call in program.calls:
+    for call in program.called.get("resize_token_embeddings", []):
         owner = getattr(call.func, "value", None)
-        if last(call.func) == "resize_token_embeddings" and isinstance(owner, ast.Attribute):
-            if owner.attr != "module" and program.kinds(owner.value) == {"masked"}:
-                yield "half-resized", call, {}
+        whole = owner.value if isinstance(owner, ast.Attribute) and owner.attr != "module" else None
+        if program.kinds(whole) == {"masked"}:
+            yield "half-resized", call, {}
 
 
 def _recipes(program: Program) -> Iterator[Found]:
-    bodies = [n.body for n in program.nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    bodies = [
+        n.body for n in program.nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     for body in [program.root.body, *bodies]:
-        yield from Recipe(program, body).found.values()
+        yield from recipes.Recipe(program, body).found.values()
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -369,9 +342,9 @@ def _concerns(text: bytes) -> bool:
     if not IMPORTS.search(text):
         return False
     words = set(re.findall(r"\w{3,}", text.decode("utf-8", "replace")))
-    every = set().union(*_gone().values(), ("encode_plus", "batch_encode_plus"))
-    modules = r"transformers\.[\w.]*(tf_|flax_|modeling_|tokenization_|configuration_|tools|onnx|agents|data)"
-    return bool(words & every or re.search(rb"\b(TF|Flax)[A-Z]", text) or re.search(modules.encode(), text))
+    modules = rb"transformers\.[\w.]*(tf_|flax_|modeling_|tokenization_|configuration_|tools|data)"
+    gone = words & set().union(*_gone().values())
+    return bool(gone or re.search(rb"\b(TF|Flax)[A-Z]", text) or re.search(modules, text))
 
 
 def lint_source(source: str, path: str = "<source>") -> list[LintFinding]:
@@ -429,7 +402,7 @@ def _lint_notebook(text: str, path: str, unread: list[str]) -> list[LintFinding]
         cells = notebook.get("cells")
         if cells is None:  # before format 4
             cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
-        sources = [
+        sources: list[tuple[int | None, str]] = [
             (index, "".join(cell.get("source", cell.get("input", ""))))
             for index, cell in enumerate(cells)
             if cell.get("cell_type") == "code"
@@ -450,7 +423,7 @@ def _lint_cells(
 ) -> list[LintFinding]:
     if not _concerns("\n".join(source for _, source in cells).encode("utf-8", "replace")):
         return []
-    findings: dict[tuple[object, ...], LintFinding] = {}
+    findings: dict[tuple[str, int, int], LintFinding] = {}
     body: list[ast.stmt] = []
     starts: list[tuple[int, int | None]] = []  # the line before each cell, in all cells together
     lines = size = 0
@@ -477,14 +450,13 @@ def _lint_cells(
         unread.append(f"{path}: too deeply nested")
         return []
     texts = {rule.code: rule for rule in RULES}
-    for code, node, words in found:
-        line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
-        start, cell = starts[bisect.bisect_left([first for first, _ in starts], line) - 1]
+    for code, place, words in found:
+        first, column = getattr(place, "lineno", 1), getattr(place, "col_offset", 0) + 1
+        start, index = starts[bisect.bisect_left([line for line, _ in starts], first) - 1]
         rule = texts[code]
         title, fix = (t.format(**words).replace("``", "`") for t in (rule.title, rule.fix))
-        findings.setdefault(
-            (code, line, column),
-            LintFinding(path, line - start, column, cell, code, rule.severity, title, fix),
+        findings[code, first, column] = LintFinding(
+            path, first - start, column, index, code, rule.severity, title, fix
         )
     return sorted(findings.values(), key=lambda found: (found.cell or 0, found.line, found.column))
 
@@ -495,11 +467,13 @@ def _parse(source: str, notebook: bool) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the source that is read: "\d" and the like
         try:
-            return compile(source, "<source>", "exec", flags, dont_inherit=True)  # type: ignore[return-value]
+            tree = compile(source, "<source>", "exec", flags, dont_inherit=True)
         except SyntaxError:
             if not notebook:
                 raise
-        return compile(_without_magics(source), "<source>", "exec", flags, dont_inherit=True)  # type: ignore[return-value]
+            tree = compile(_without_magics(source), "<source>", "exec", flags, dont_inherit=True)
+    assert isinstance(tree, ast.Module)
+    return tree
 
 
 def _without_magics(source: str) -> str:
@@ -507,14 +481,15 @@ def _without_magics(source: str) -> str:
     start = re.match(r"\s*%%(\w+)[^\n]*", source)
     if start and start[1] not in ("time", "timeit", "capture", "prun"):
         return ""
-    source = textwrap.dedent("\n" * start[0].count("\n") + source[start.end() :] if start else source)
+    source = "\n" * start[0].count("\n") + source[start.end() :] if start else source
+    source = textwrap.dedent(source)
     try:
         from IPython.core.inputtransformer2 import TransformerManager
     except ImportError:
         source = re.sub(r"^([ \t]*)(?:[%!?].*|[\w.]+\?{1,2}\s*)$", r"\1pass", source, flags=re.M)
         return re.sub(r"=\s*[%!][^\n]*", "= None", source)
     empty = len(source) - len(source.lstrip("\n"))  # which IPython takes away
-    return "\n" * empty + TransformerManager().transform_cell(source)
+    return "\n" * empty + str(TransformerManager().transform_cell(source))  # type: ignore[no-untyped-call]
 
 
 def lint_file(path: Path, unread: list[str] | None = None) -> list[LintFinding]:
@@ -550,8 +525,8 @@ def lint_paths(paths: Iterable[str | os.PathLike[str]]) -> Report:
         TypeError: ``paths`` is no list, or holds what is no path.
     """
     if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
-        kind = type(paths).__name__
-        raise TypeError(f"paths must be a list of files and folders, but is a {kind}: write [path].")
+        told = f"paths must be a list of files and folders, but is a {type(paths).__name__}"
+        raise TypeError(f"{told}: write [path].")
     findings: list[LintFinding] = []
     unread: list[str] = []
     unusable: list[str] = []
@@ -587,9 +562,10 @@ def _python_files(folder: Path, unread: list[str]) -> Iterator[Path]:
             and not os.path.exists(os.path.join(root, name, "pyvenv.cfg"))
         )
         for name in sorted(names):
-            if name.endswith((".py", ".ipynb")) and not name.startswith("."):
-                if os.path.isfile(path := Path(root, name)):
-                    yield path
+            path = Path(root, name)
+            wanted = name.endswith((".py", ".ipynb")) and not name.startswith(".")
+            if wanted and os.path.isfile(path):
+                yield path
 
 
 # What is printed ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The releases: how the labels were taken in each (``history``), and what errors mean (``explain``)."""
+"""How the labels were taken in each release (``history``), and what errors mean (``explain``)."""
 
 from mlmtutor.releases.explain import Explanation, explain_error
 from mlmtutor.releases.history import Notice, ObservedCall, Release, label_history, observed_calls
