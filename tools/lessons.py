@@ -223,7 +223,7 @@ def quiz(path):
     """Return "Check yourself": each choice opens and says why it is right or wrong."""
     asked = tomllib.loads((NOTEBOOKS / "quiz.toml").read_text(encoding="utf-8"))
     parts = ["## Check yourself", "Choose, then open your choice."]
-    for number, question in enumerate(asked.get(path.name[:2], []), 1):
+    for number, question in enumerate(asked[path.name[:2]], 1):
         parts.append(f"**{number}.** {question['asks']}")
         for choice in question["choice"]:
             sign = "✓" if choice.get("right") else "✗"
