@@ -145,6 +145,8 @@ class Program:
     def masks(self, call: ast.Call) -> object:
         """The argument ``mlm`` of a collator, ``None`` where it is not a constant."""
         flags = [w.value for w in call.keywords if w.arg == "mlm"] + call.args[1:2]
+        if flags and dotted(flags[0]):
+            flags = [value for value, _ in self.values(flags[0])] or flags
         return getattr(flags[0], "value", None) if flags else True
 
     def kind_of_class(self, name: str) -> str | None:
@@ -192,6 +194,10 @@ class Program:
         match node:
             case ast.Tuple() if index is not None:
                 return union((part, None) for part in node.elts[index : index + 1])
+            case ast.Call(func=ast.Name(id="super")):
+                mine = self.scope(node, "self.")
+                kind = self.kind_of_class(getattr(mine, "name", ""))
+                return {kind} if kind else set()
             case ast.Call():
                 name, owner = last(node.func), getattr(node.func, "value", None)
                 if isinstance(own := self.definitions.get(name), ast.FunctionDef):
@@ -385,6 +391,11 @@ class Recipe:
             case ast.BinOp():
                 sides = [v for v in (self._value(node.left), self._value(node.right)) if v]
                 if isinstance(node.op, ast.Mult):
+                    factor = {number(node.left), number(node.right)} - {None}
+                    if any(
+                        last(getattr(n, "func", None)).startswith("ones") for n in ast.walk(node)
+                    ):
+                        return Ids(fills=dict.fromkeys(factor, node), place=node)
                     return sides[0] if isinstance(node.left, ast.List) else None
                 fills = {k: place for side in sides for k, place in side.fills.items()}
                 return Ids(None, set().union(*(side.aside for side in sides)), fills, place=node)
@@ -408,14 +419,15 @@ class Recipe:
             return self._chosen(test, yes, arguments[2], node)
         if name == "masked_fill" and len(arguments) == 3:
             return self._chosen(arguments[1], arguments[2], arguments[0], node)
-        if name in ("full", "full_like", "zeros_like", "ones_like", "zeros"):
+        if name in ("full", "full_like", "zeros_like", "zeros"):
             filler = (
                 node.args[1] if name.startswith("full") and len(node.args) > 1 else ast.Constant(0)
             )
             self._store(made := Ids(place=node), None, filler, node)
             return made
-        if name == "pad_sequence":
-            padding = [w.value for w in node.keywords if w.arg == "padding_value"] + node.args[2:3]
+        if name == "pad_sequence" or (name == "pad" and is_module):
+            words = ("padding_value", "value", "constant_values")
+            padding = [w.value for w in node.keywords if w.arg in words] + node.args[2:3]
             return Ids(fills={self._constant(padding[0]) if padding else 0: node}, place=node)
         if name in SAME or name in COPY:
             base = self._value(arguments[0]) if arguments else None

@@ -170,7 +170,8 @@ def _obsolete(program: Program) -> Iterator[Found]:
 
 def _old_labels(program: Program, call: ast.Call) -> Iterator[Found]:
     """``masked_lm_labels`` of a masked model of transformers."""
-    kinds = program.kinds(call.func)
+    bound = last(call.func) == "partial" and call.args
+    kinds = program.kinds(call.args[0] if bound else call.func)
     about = "masked" in program.models or "AutoModelWithLMHead" in program.origins
     guess = re.search(r"model|net|bert|mlm|encoder", dotted(call.func).lower())
     origins = {origin.split(".")[0] for origin in program.origins.values()}
