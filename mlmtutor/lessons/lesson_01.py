@@ -27,8 +27,8 @@ def dataflow(batch, tokenizer, logits) -> Figure:
     canvas, axes = drawing(72, 45)
     for i, token in enumerate(tokenizer.convert_ids_to_tokens(ids)):
         _position(axes, i, f"{token}\n{ids[i]}", f"{labels[i]}".replace("-", "−"), i == here)
-    reads = {"width": 61.8, "height": 3.6, "fill": TEXT, "colour": "white"}
-    box(axes, 9.5, 8.2, "the model reads the ids, never the labels", **reads)
+    reads = "the model reads the ids, never the labels"
+    box(axes, 9.5, 8.2, reads, width=61.8, height=3.6, fill=TEXT, colour="white")
     _softmax_and_loss(axes, 9.5 + 6.9 * here + 3.3, here, rows)
     found = ", ".join(f"{word} {share:.3f}" for word, share in rows.items())
     word, share = rows.popitem()
@@ -238,7 +238,7 @@ def _surprise(model, tokenizer, sentence, word, label=None, everywhere=False):
 @exercise(
     cases=_gaps,
     says=lambda model, tokenizer, sentence, word: (
-        f"-log p({word}) = {check_surprise.right(model, tokenizer, sentence, word):.2f} at the "
+        f"-log p({word}) = {_surprise(model, tokenizer, sentence, word)[0]:.2f} at the "
         "masked position, and nothing else is scored."
     ),
     none="Or the loss is None: transformers 5 accepts an argument that it doesn't know, such as "
@@ -292,8 +292,8 @@ def _(model, tokenizer, sentence, word):
     "That is the mean over every position of the sentence. Set the label of all positions but the "
     "masked one to -100."
 )
-def _(*case):
-    return _surprise(*case, everywhere=True)[0]
+def _(model, tokenizer, sentence, word):
+    return _surprise(model, tokenizer, sentence, word, everywhere=True)[0]
 
 
 @check_surprise.mistake(

@@ -22,8 +22,8 @@ def shrinking_window(word, pieces) -> Figure:
         colour, y = COLOURS["right" if found else "wrong"], 4.6 * row
         for i, letter in enumerate(word):
             fill = colour if first <= i < stop else PALE
-            look = {"fill": fill, "colour": TEXT if fill == PALE else "white", "size": 14}
-            box(axes, 4 * i, y, letter, width=4, height=4, **look)
+            ink = TEXT if fill == PALE else "white"
+            box(axes, 4 * i, y, letter, width=4, height=4, fill=fill, colour=ink, size=14)
         said = f"✓ {text}: in the vocabulary" if found else f"✗ {text}: no"
         axes.text(4 * len(word) + 2, y + 2, plain(said), va="center", color=colour, size=13)
     looked_up = ", ".join(f"{text} ({'found' if found else 'no'})" for *_, text, found in tries)
