@@ -82,7 +82,7 @@ CALLED = {  # the classes whose keywords are compared, by file
 }
 # Families of names that are told by their form (see instead.toml), and what nobody imports
 FAMILIES = (
-    r"info$|TF[A-Z_]|Flax|FLAX_|load_tf|models\.|dummy_|_|"
+    r"info$|Fast$|TF[A-Z_]|Flax|FLAX_|load_tf|models\.|dummy_|_|"
     r".*_PRETRAINED_\w+_(MAP|LIST)$|.*OnnxConfig$"
 )
 STAND_INS = (
