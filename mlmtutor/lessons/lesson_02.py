@@ -8,6 +8,8 @@ from mlmtutor.model import load_tutor
 
 # The figures: how a word is cut, and what the four masks move
 
+LAMPS = (55, 62, 68.5)  # where the dots for logits, loss and choice stand
+
 
 def shrinking_window(word, pieces) -> Figure:
     """Draw how WordPiece comes to the pieces of a word: what it looks up, in which order."""
@@ -55,17 +57,10 @@ def four_masks(batch, tokenizer, moved) -> Figure:
     for i, token in enumerate(tokenizer.convert_ids_to_tokens(ids.tolist())):
         axes.text(2 + 4.1 * i, 8, token, rotation=40, rotation_mode="anchor", color=TEXT)
     axes.text(62, 2.5, "a change moves the", ha="center", color=TEXT, size=12)
-    for x, name in zip((55, 62, 68.5), ("logits", "loss", "choice"), strict=True):
+    for x, name in zip(LAMPS, ("logits", "loss", "choice"), strict=True):
         axes.text(x, 6.5, name, ha="center", color=TEXT, weight="bold", size=12)
-    for row, (key, (name, colour, on)) in enumerate(strips.items()):
-        y = 9 + 8.6 * row
-        axes.text(0, y + 1.5, name, va="center", color=TEXT, size=12)
-        for i, here in enumerate(on.tolist()):
-            fill = COLOURS[colour] if here else PALE
-            box(axes, 4.1 * i, y + 3.2, "", width=4.1, height=3.6, fill=fill)
-        for x, moves in zip((55, 62, 68.5), moved[key], strict=True):
-            lamp = {"markersize": 14, "markeredgecolor": TEXT}
-            axes.plot(x, y + 5, "o", markerfacecolor=TEXT if moves else "white", **lamp)
+    for row, (key, strip) in enumerate(strips.items()):
+        _strip(axes, 9 + 8.6 * row, *strip, moved[key])
     says = [
         f"{name} is on at {', '.join(str(i) for i, here in enumerate(on.tolist()) if here)} and "
         f"moves {_listed(moved[key])}"
@@ -77,6 +72,17 @@ def four_masks(batch, tokenizer, moved) -> Figure:
         caption="Coloured: where each mask is on. A full dot: a change of this mask at one "
         "position moves the logits, the loss, or what a masker may choose.",
     )
+
+
+def _strip(axes, y, name, colour, on, moved):
+    """Draw one mask as a strip, and a full dot for each result that a change of it moves."""
+    axes.text(0, y + 1.5, name, va="center", color=TEXT, size=12)
+    for i, here in enumerate(on.tolist()):
+        fill = COLOURS[colour] if here else PALE
+        box(axes, 4.1 * i, y + 3.2, "", width=4.1, height=3.6, fill=fill)
+    for x, moves in zip(LAMPS, moved, strict=True):
+        fill = TEXT if moves else "white"
+        axes.plot(x, y + 5, "o", markersize=14, markeredgecolor=TEXT, markerfacecolor=fill)
 
 
 def _listed(moved):
