@@ -2,16 +2,24 @@
 
 import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn.functional import one_hot
 
 from mlmtutor.figure import COLOURS, PALE, Figure, arrow, box, drawing, finish, plain
 from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise
+from mlmtutor.loss import masked_lm_loss
 
 MASK = 103  # the id of [MASK]
+FOUR = [
+    "The old man sat down by the fire and lit his pipe.",
+    "We walked along the river until it was dark.",
+    "My mother wrote me a long letter from the city.",
+    "The horse ran across the field and jumped over the wall.",
+]
 
 
 def outcome(batch: Mapping[str, Any], model: Any) -> str:
@@ -37,15 +45,24 @@ def trainer_of(batch: Mapping[str, Any], collator: Any, model: Any, tokenizer: A
         )
 
 
+def copier_loss(batch: Mapping[str, Any], vocab_size: int) -> torch.Tensor:
+    """Return the loss of a machine that copies its input and guesses evenly at [MASK]."""
+    logits = 40 * one_hot(batch["input_ids"], vocab_size).double()  # sure of what it reads
+    logits[batch["input_ids"] == MASK] = 0
+    return masked_lm_loss(logits, batch["labels"])
+
+
+def wrong_on(loss: Callable[..., torch.Tensor]) -> list[str]:
+    """Return on which of four small batches a loss function isn't ``masked_lm_loss``."""
+    scores = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    batches = {"one answer": [3], "four answers": [3, 1, 4, 2]}
+    batches |= {"two ignored": [3, 1, -100, -100], "id 0": [3, 0, 4, 2]}
+    toys = {name: (scores[: len(a)], torch.tensor(a)) for name, a in batches.items()}
+    return [n for n, toy in toys.items() if not torch.isclose(loss(*toy), masked_lm_loss(*toy))]
+
+
 def symptom_map(places: Mapping[str, str]) -> Figure:
-    """Draw for each symptom where its cause is looked for.
-
-    Args:
-        places: what you see, and the place to look at.
-
-    Returns:
-        The figure: one row a symptom, an arrow from what you see to where you look.
-    """
+    """Draw a row for each symptom, with an arrow to the place where its cause is looked for."""
     canvas, axes = drawing(72, 2 + 7 * len(places))
     for row, (seen, place) in enumerate(places.items()):
         y = 2 + 7 * row
@@ -67,11 +84,7 @@ def _broken_batches() -> list[tuple[Any, ...]]:
         [101, 1045, 2215, 2000, 2689, 1996, 2088, 102],
         [101, 2016, 4149, 1996, 2482, 1012, 102, 0],
     ]
-    second = [
-        [101, 1996, 2210, 2158, 102],
-        [101, 2057, 2939, 102, 0],
-        [101, 2026, 3566, 2626, 102],
-    ]
+    second = [[101, 1996, 2210, 2158, 102], [101, 2057, 2939, 102, 0], [101, 2026, 3566, 2626, 102]]
     cases: list[tuple[Any, ...]] = []
     for rows, masked, drawn, kept in (
         (first, [(0, 4), (1, 1)], (0, 2), (1, 4)),
@@ -84,12 +97,9 @@ def _broken_batches() -> list[tuple[Any, ...]]:
         input_ids[drawn] = 7592
         chosen = input_ids != original
         chosen[kept] = True
-        batch = {
-            "input_ids": input_ids,
-            "attention_mask": (original != 0).long(),
-            "masked_lm_labels": input_ids.masked_fill(~chosen, -1),
-        }
-        cases.append((batch, original))
+        old = input_ids.masked_fill(~chosen, -1)
+        rest = {"input_ids": input_ids, "attention_mask": (original != 0).long()}
+        cases.append(({**rest, "masked_lm_labels": old}, original))
     return cases
 
 
@@ -100,109 +110,73 @@ def _broken_batches() -> list[tuple[Any, ...]]:
 )
 def check_repair_batch(batch, original):
     """repair_batch(batch, original): a new batch, a dict, that trains."""
-    repaired = dict(batch)
-    old = repaired.pop("masked_lm_labels")
-    repaired["labels"] = torch.where(old == -1, -100, original)
-    return repaired
+    return _with(batch, _right_labels(batch, original))
 
 
-def _with_labels(batch, labels):
-    rest = {name: value for name, value in batch.items() if name != "masked_lm_labels"}
-    return {**rest, "labels": labels}
-
-
-@check_repair_batch.mistake(
-    "One defect is left: the labels still stand under `masked_lm_labels`, and there are no "
-    "`labels`. transformers 5 ignores the old name, and the loss is None."
-)
-def _(batch, original):
-    labels = torch.where(batch["masked_lm_labels"] == -1, -100, original)
-    return {**batch, "masked_lm_labels": labels}
-
-
-@check_repair_batch.mistake(
-    "The old key `masked_lm_labels` is still there beside `labels`. transformers 4 raises a "
-    "TypeError for it: `pop` it."
-)
-def _(batch, original):
-    return {**batch, "labels": torch.where(batch["masked_lm_labels"] == -1, -100, original)}
-
-
-@check_repair_batch.mistake(
-    "One defect is left: -1 marks what is not scored, and the loss takes it for an id."
-)
-def _(batch, original):
-    return _with_labels(batch, torch.where(batch["masked_lm_labels"] == -1, -1, original))
-
-
-@check_repair_batch.mistake(
-    "One defect is left: the answers were copied after masking. The label at (0, 4) is 103, the "
-    "id of [MASK]; `original` holds the answer."
-)
-def _(batch, original):
-    old = batch["masked_lm_labels"]
-    return _with_labels(batch, old.masked_fill(old == -1, -100))
-
-
-@check_repair_batch.mistake(
-    "One defect is half repaired: the label at (0, 2) is 7592, the random token that was put "
-    "there. Where [MASK] stands your answers are right."
-)
-def _(batch, original):
-    old = batch["masked_lm_labels"]
-    return _with_labels(batch, torch.where(old == MASK, original, old.masked_fill(old == -1, -100)))
-
-
-@check_repair_batch.mistake(
-    "Only the [MASK] positions are labelled now. The random token at (0, 2) and the kept one at "
-    "(1, 4) were chosen too: all that were not -1."
-)
-def _(batch, original):
-    return _with_labels(batch, torch.where(batch["input_ids"] == MASK, original, -100))
-
-
-@check_repair_batch.mistake(
-    "Every position has a label now, padding too. What was -1 becomes -100."
-)
-def _(batch, original):
-    return _with_labels(batch, original.clone())
-
-
-@check_repair_batch.mistake(
-    "The kept token at (1, 4) has lost its label. It was chosen, though the input still shows it: "
-    "the old labels say which positions were chosen, the input doesn't."
-)
-def _(batch, original):
-    return _with_labels(batch, torch.where(batch["input_ids"] == original, -100, original))
-
-
-@check_repair_batch.mistake(
-    "Your function changes the dictionary that it was given, and the caller loses it. Make a new "
-    "one: `new = dict(given)`."
-)
-def _(batch, original):
-    old = batch.pop("masked_lm_labels")
-    batch["labels"] = torch.where(old == -1, -100, original)
-    return batch
-
-
-@check_repair_batch.mistake("Your function returns the labels. Return the repaired batch, a dict.")
-def _(batch, original):
+def _right_labels(batch, original):
     return torch.where(batch["masked_lm_labels"] == -1, -100, original)
 
 
-@check_repair_batch.mistake(
-    "Your batch has other input_ids: the text is no longer masked. All three defects are in the "
-    "labels."
-)
-def _(batch, original):
-    labels = torch.where(batch["masked_lm_labels"] == -1, -100, original)
-    return {**_with_labels(batch, labels), "input_ids": original.clone()}
+def _with(batch, labels, **more):
+    rest = {name: value for name, value in batch.items() if name != "masked_lm_labels"}
+    return {**rest, "labels": labels, **more}
 
 
-def _unknown_right(batch, tokenizer):
-    """diagnose_unknown(batch, tokenizer): diagnose, with a rule for labels that are [UNK]."""
-    return _diagnose_with(_unk_labels, batch, tokenizer)
+def _half(old, original):
+    return torch.where(old == MASK, original, old.masked_fill(old == -1, -100))
+
+
+check_repair_batch.mistakes += [
+    (
+        lambda b, o: {**b, "masked_lm_labels": _right_labels(b, o)},
+        "One defect is left: the labels still stand under `masked_lm_labels`, and there are no "
+        "`labels`. transformers 5 ignores the old name, and the loss is None.",
+    ),
+    (
+        lambda b, o: {**b, "labels": _right_labels(b, o)},
+        "The old key `masked_lm_labels` is still there beside `labels`. transformers 4 raises a "
+        "TypeError for it: `pop` it.",
+    ),
+    (
+        lambda b, o: _with(b, torch.where(b["masked_lm_labels"] == -1, -1, o)),
+        "One defect is left: -1 marks what is not scored, and the loss takes it for an id.",
+    ),
+    (
+        lambda b, o: _with(b, b["masked_lm_labels"].masked_fill(b["masked_lm_labels"] == -1, -100)),
+        "One defect is left: the answers were copied after masking. The label at (0, 4) is 103, "
+        "the id of [MASK]; `original` holds the answer.",
+    ),
+    (
+        lambda b, o: _with(b, _half(b["masked_lm_labels"], o)),
+        "One defect is half repaired: the label at (0, 2) is 7592, the random token that was put "
+        "there. Where [MASK] stands your answers are right.",
+    ),
+    (
+        lambda b, o: _with(b, torch.where(b["input_ids"] == MASK, o, -100)),
+        "Only the [MASK] positions are labelled now. The random token at (0, 2) and the kept one "
+        "at (1, 4) were chosen too: all that were not -1.",
+    ),
+    (
+        lambda b, o: _with(b, o.clone()),
+        "Every position has a label now, padding too. What was -1 becomes -100.",
+    ),
+    (
+        lambda b, o: _with(b, torch.where(b["input_ids"] == o, -100, o)),
+        "The kept token at (1, 4) has lost its label. It was chosen, though the input still shows "
+        "it: the old labels say which positions were chosen, the input doesn't.",
+    ),
+    (
+        lambda b, o: b.update(labels=_right_labels(b, o)) or b,
+        "Your function changes the dictionary that it was given, and the caller loses it. Make a "
+        "new one: `new = dict(given)`.",
+    ),
+    (_right_labels, "Your function returns the labels. Return the repaired batch, a dict."),
+    (
+        lambda b, o: _with(b, _right_labels(b, o), input_ids=o.clone()),
+        "Your batch has other input_ids: the text is no longer masked. All three defects are in "
+        "the labels.",
+    ),
+]
 
 
 def _diagnose_with(function, batch, tokenizer, code="unk-labelled", severity="warning", needs=None):
@@ -222,6 +196,11 @@ def _diagnose_with(function, batch, tokenizer, code="unk-labelled", severity="wa
 
 def _unk_labels(case):
     return case.labels == case.tokenizer.unk_token_id
+
+
+def _unknown_right(batch, tokenizer):
+    """diagnose_unknown(batch, tokenizer): diagnose, with a rule for labels that are [UNK]."""
+    return _diagnose_with(_unk_labels, batch, tokenizer)
 
 
 def _unknown_batches(unk, mask):
@@ -251,207 +230,151 @@ def _judge_unknown(diagnose_unknown):
         try:
             batches = _unknown_batches(one.unk_token_id, one.mask_token_id)
             answers = [diagnose_unknown(batch, one) for batch in batches]
-            after = set(RULES)
+            added, lost = set(RULES) - set(before), set(before) - set(RULES)
         finally:
             RULES.clear()
             RULES.update(before)
-        _require_table(set(before), after)
-        _require_findings(answers, other_tokenizer=one is other)
+        wrong = _what_is_wrong(answers, added, lost, other_tokenizer=one is other)
+        if wrong:
+            raise WrongAnswer(wrong)
     return "Found where [UNK] is a label, nothing elsewhere, and no longer registered."
 
 
-def _require_table(before, after):
-    """Require that the table of rules is what it was."""
-    if after - before:
-        raise WrongAnswer(
-            f"The rule {min(after - before)!r} stays registered after the call, so every later "
-            "diagnose runs it. Take it out in a `finally`: `del RULES[code]`."
-        )
-    if before - after:
-        raise WrongAnswer(
-            "Rules of mlmtutor are missing from RULES after the call. Take out your own alone."
-        )
-
-
-def _require_findings(answers, other_tokenizer):
-    """Require what the diagnoses of the three batches should say."""
+def _what_is_wrong(answers, added, lost, other_tokenizer):
+    """Return the first thing that is wrong with the table of rules or the diagnoses, or None."""
     from mlmtutor.doctor import Diagnosis
 
+    if added:
+        return (
+            f"The rule {min(added)!r} stays registered after the call, so every later diagnose "
+            "runs it. Take it out in a `finally`: `del RULES[code]`."
+        )
+    if lost:
+        return "Rules of mlmtutor are missing from RULES after the call. Take out your own alone."
     for answer in answers:
         if not isinstance(answer, Diagnosis):
-            raise WrongAnswer(
+            return (
                 f"Your function returns a {type(answer).__name__}. Return what `diagnose` returns."
             )
     first, second, third = answers
     if "labels-missing" not in third.codes:
-        raise WrongAnswer(
+        return (
             "The other rules do not run: a batch without labels has no finding. Call "
             "`diagnose(batch, tokenizer)` while your rule is registered."
         )
     if "unk-labelled" in {code for code, why in third.unchecked if "failed" in why}:
-        raise WrongAnswer(
+        return (
             "On a batch without labels your rule raises an error. `needs=('labels', 'tokenizer')` "
             "tells `diagnose` not to ask it then."
         )
     found = {finding.code: finding for finding in first.findings}
+    if "unk-labelled" not in found and other_tokenizer:
+        return (
+            "With another tokenizer, whose [UNK] has another id, your rule finds nothing. Ask "
+            "`case.tokenizer.unk_token_id`."
+        )
     if "unk-labelled" not in found:
-        if other_tokenizer:
-            raise WrongAnswer(
-                "With another tokenizer, whose [UNK] has another id, your rule finds nothing. Ask "
-                "`case.tokenizer.unk_token_id`."
-            )
         has = f"the findings {sorted(found)}" if found else "no finding"
         why = dict(first.unchecked).get("unk-labelled")
-        raise WrongAnswer(
-            f"A batch in which two labels are [UNK] has {has}, "
-            + (f"because {why}." if why else "and none is `unk-labelled`.")
-        )
+        because = f"because {why}." if why else "and none is `unk-labelled`."
+        return f"A batch in which two labels are [UNK] has {has}, {because}"
     if "unk-labelled" in second.codes:
-        raise WrongAnswer(
+        return (
             "A batch in which no label is [UNK] has the finding too. An [UNK] that is not scored "
             "does no harm."
         )
     finding, wanted = found["unk-labelled"], ((0, 3), (1, 2))
     if not finding.positions:
-        raise WrongAnswer(
+        return (
             "Your finding has no positions. The third part of a Problem is `where`, a boolean "
             "tensor of the shape of the labels."
         )
     if set(finding.positions) < set(wanted):
-        raise WrongAnswer(
+        return (
             "The label at (0, 3) is [UNK], and the input shows [MASK] there: your rule misses it. "
             "Look at the labels, not at the input."
         )
     if finding.positions != wanted:
-        raise WrongAnswer(
+        return (
             f"Your finding has {len(finding.positions)} positions, the first at "
             f"{finding.positions[0]}, and the labels are [UNK] at (0, 3) and (1, 2) alone."
         )
     if finding.severity != "warning":
-        raise WrongAnswer(
+        return (
             f"The finding is of severity {finding.severity!r}. The batch trains, and probably not "
             "what was meant: that is a warning."
         )
+    return None
 
 
 check_diagnose_unknown = ByHand(_unknown_right, _judge_unknown)
 
 
-@check_diagnose_unknown.mistake(
-    "The rule 'unk-labelled' stays registered after the call, so every later diagnose runs it. "
-    "Take it out in a `finally`: `del RULES[code]`."
-)
-def _(batch, tokenizer):
-    from mlmtutor.doctor import RULES, diagnose
+def _wrong_rule(where=_unk_labels, **options):
+    """Return a wrong answer: diagnose with another rule."""
+    return lambda batch, tokenizer: _diagnose_with(where, batch, tokenizer, **options)
 
-    answer = diagnose(batch, tokenizer)
+
+def _input_is_unk(case):
+    return case.input_ids == case.tokenizer.unk_token_id
+
+
+def _stays(batch, tokenizer):
+    from mlmtutor.doctor import RULES
+
+    answer = _plain(batch, tokenizer)
     RULES["unk-labelled"] = RULES["labels-missing"]
     return answer
 
 
-@check_diagnose_unknown.mistake(
-    "Rules of mlmtutor are missing from RULES after the call. Take out your own alone."
-)
-def _(batch, tokenizer):
+def _cleared(batch, tokenizer):
     from mlmtutor.doctor import RULES
 
-    answer = _diagnose_with(_unk_labels, batch, tokenizer)
+    answer = _unknown_right(batch, tokenizer)
     RULES.clear()
     return answer
 
 
-@check_diagnose_unknown.mistake(
-    "A batch in which two labels are [UNK] has no finding, and none is `unk-labelled`."
-)
-def _(batch, tokenizer):
+def _plain(batch, tokenizer):
     from mlmtutor.doctor import diagnose
 
     return diagnose(batch, tokenizer)
 
 
-@check_diagnose_unknown.mistake(
-    "A batch in which two labels are [UNK] has the findings ['unknown'], and none is "
-    "`unk-labelled`."
-)
-def _(batch, tokenizer):
-    return _diagnose_with(_unk_labels, batch, tokenizer, code="unknown")
-
-
-@check_diagnose_unknown.mistake(
-    "The finding is of severity 'error'. The batch trains, and probably not what was meant: that "
-    "is a warning."
-)
-def _(batch, tokenizer):
-    return _diagnose_with(_unk_labels, batch, tokenizer, severity="error")
-
-
-@check_diagnose_unknown.mistake(
-    "A batch in which no label is [UNK] has the finding too. An [UNK] that is not scored does no "
-    "harm."
-)
-def _(batch, tokenizer):
-    return _diagnose_with(
-        lambda case: case.input_ids == case.tokenizer.unk_token_id, batch, tokenizer
-    )
-
-
-@check_diagnose_unknown.mistake(
-    "The label at (0, 3) is [UNK], and the input shows [MASK] there: your rule misses it. Look at "
-    "the labels, not at the input."
-)
-def _(batch, tokenizer):
-    unk = tokenizer.unk_token_id
-    return _diagnose_with(lambda case: case.scored & (case.input_ids == unk), batch, tokenizer)
-
-
-@check_diagnose_unknown.mistake(
-    "Your finding has 16 positions, the first at (0, 0), and the labels are [UNK] at (0, 3) and "
-    "(1, 2) alone."
-)
-def _(batch, tokenizer):
-    return _diagnose_with(
-        lambda case: _unk_labels(case).any(dim=1, keepdim=True).expand_as(case.labels),
-        batch,
-        tokenizer,
-    )
-
-
-@check_diagnose_unknown.mistake(
-    "On a batch without labels your rule raises an error. `needs=('labels', 'tokenizer')` tells "
-    "`diagnose` not to ask it then."
-)
-def _(batch, tokenizer):
-    return _diagnose_with(_unk_labels, batch, tokenizer, needs=())
-
-
-@check_diagnose_unknown.mistake(
-    "Your finding has no positions. The third part of a Problem is `where`, a boolean tensor of "
-    "the shape of the labels."
-)
-def _(batch, tokenizer):
-    found = _diagnose_with(_unk_labels, batch, tokenizer)
+def _without_positions(batch, tokenizer):
+    found = _unknown_right(batch, tokenizer)
     return replace(found, findings=tuple(replace(one, positions=()) for one in found.findings))
 
 
-@check_diagnose_unknown.mistake("Your function returns a tuple. Return what `diagnose` returns.")
-def _(batch, tokenizer):
-    return _diagnose_with(_unk_labels, batch, tokenizer).findings
+def _alone(batch, tokenizer):
+    found = _unknown_right(batch, tokenizer)
+    return replace(found, findings=tuple(f for f in found.findings if f.code == "unk-labelled"))
 
 
-@check_diagnose_unknown.mistake(
-    "The other rules do not run: a batch without labels has no finding. Call "
-    "`diagnose(batch, tokenizer)` while your rule is registered."
-)
-def _(batch, tokenizer):
-    from mlmtutor.doctor import Diagnosis
-
-    own = _diagnose_with(_unk_labels, batch, tokenizer).findings
-    return Diagnosis(tuple(finding for finding in own if finding.code == "unk-labelled"))
-
-
-@check_diagnose_unknown.mistake(
-    "With another tokenizer, whose [UNK] has another id, your rule finds nothing. Ask "
-    "`case.tokenizer.unk_token_id`."
-)
-def _(batch, tokenizer):
-    return _diagnose_with(lambda case: case.labels == 100, batch, tokenizer)
+check_diagnose_unknown.mistakes += [
+    (_stays, "The rule 'unk-labelled' stays registered after the call, so every later diagnose"),
+    (_cleared, "Rules of mlmtutor are missing from RULES after the call."),
+    (_plain, "A batch in which two labels are [UNK] has no finding, and none is `unk-labelled`."),
+    (_wrong_rule(code="unknown"), "A batch in which two labels are [UNK] has the findings ['unkn"),
+    (_wrong_rule(severity="error"), "The finding is of severity 'error'. The batch trains, and"),
+    (_wrong_rule(_input_is_unk), "A batch in which no label is [UNK] has the finding too."),
+    (
+        _wrong_rule(lambda case: case.scored & _input_is_unk(case)),
+        "The label at (0, 3) is [UNK], and the input shows [MASK] there: your rule misses it.",
+    ),
+    (
+        _wrong_rule(lambda c: _unk_labels(c).any(dim=1, keepdim=True).expand_as(c.labels)),
+        "Your finding has 16 positions, the first at (0, 0), and the labels are [UNK] at (0, 3)",
+    ),
+    (_wrong_rule(needs=()), "On a batch without labels your rule raises an error."),
+    (_without_positions, "Your finding has no positions. The third part of a Problem is `where`"),
+    (
+        lambda batch, tokenizer: _unknown_right(batch, tokenizer).findings,
+        "Your function returns a tuple. Return what `diagnose` returns.",
+    ),
+    (_alone, "The other rules do not run: a batch without labels has no finding."),
+    (
+        _wrong_rule(lambda case: case.labels == 100),
+        "With another tokenizer, whose [UNK] has another id, your rule finds nothing.",
+    ),
+]
