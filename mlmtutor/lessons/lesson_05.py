@@ -405,20 +405,20 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
             blue, grey = (COLOURS["scored"], "white"), (PALE, COLOURS["ignored"])
             fill, colour = blue if scored[y, x] else grey
             box(axes, x, y, token, fill=fill, colour=colour)
-    for x, word, loss in zip((2.6, 4.6, 6.6), words, each, strict=True):
-        arrow(axes, (x, 2.15), (x, 2.75), COLOURS["scored"])
-        axes.text(x, 3.05, plain(word), ha="center", color=COLOURS["scored"], weight="bold")
-        axes.text(x, 3.95, f"{(-loss).exp():.2f}", ha="center", fontsize=14)
-        axes.text(x, 4.95, f"{loss:.2f}", ha="center", fontsize=14)
-    for y, text in ((3.95, "p"), (4.95, "−ln p"), (6.05, "sum"), (7.15, "loss")):
-        axes.text(0.1, y, text, fontsize=13)
+    for lane, word, loss in zip((2.6, 4.6, 6.6), words, each, strict=True):
+        arrow(axes, (lane, 2.15), (lane, 2.75), COLOURS["scored"])
+        axes.text(lane, 3.05, plain(word), ha="center", color=COLOURS["scored"], weight="bold")
+        axes.text(lane, 3.95, f"{(-loss).exp():.2f}", ha="center", fontsize=14)
+        axes.text(lane, 4.95, f"{loss:.2f}", ha="center", fontsize=14)
+    for line, text in ((3.95, "p"), (4.95, "−ln p"), (6.05, "sum"), (7.15, "loss")):
+        axes.text(0.1, line, text, fontsize=13)
     axes.plot((2, 7.2), (5.25, 5.25), color=COLOURS["scored"])
     axes.text(4.6, 6.05, f"{total:.2f}", ha="center", fontsize=14)
     axes.text(4.6, 7.15, f"{total:.2f} / {len(each)} = {mean:.2f}", ha="center", fontsize=15,
               color=COLOURS["right"], weight="bold")  # fmt: skip
-    for y, text in ((6.05, f"/ {positions} positions = {total / positions:.2f}"),
-                    (7.15, f"mean of row means = {rows:.2f}")):  # fmt: skip
-        axes.text(7.9, y, f"✗ {text}", color=COLOURS["ignored"], fontsize=11)
+    for line, text in ((6.05, f"/ {positions} positions = {total / positions:.2f}"),
+                       (7.15, f"mean of row means = {rows:.2f}")):  # fmt: skip
+        axes.text(7.9, line, f"✗ {text}", color=COLOURS["ignored"], fontsize=11)
     return finish(
         canvas,
         alt=f"A grid of {positions} positions. {positions - len(each)} are grey: ignored. "

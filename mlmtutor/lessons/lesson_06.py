@@ -44,11 +44,13 @@ def _counts(logits, labels):
     return int(_hits(logits, labels).sum()), int((labels != -100).sum())
 
 
+def _share(right, labelled):
+    return f"{right} of {labelled} labelled positions: {right / labelled:.0%}."
+
+
 @exercise(
     cases=_guesses_and_labels,
-    says=lambda logits, labels: "{} of {} labelled positions: {:.0%}.".format(
-        *_counts(logits, labels), check_masked_accuracy.right(logits, labels)
-    ),
+    says=lambda logits, labels: _share(*_counts(logits, labels)),
     divisor=lambda logits, labels: _counts(logits, labels)[1],
 )
 def check_masked_accuracy(logits, labels):
@@ -391,10 +393,18 @@ def new_model():
     from transformers import BertConfig, BertForMaskedLM
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
-    start = {"intermediate_size": 64, "initializer_range": 0.12, "max_position_embeddings": 16}
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    model = BertForMaskedLM(BertConfig(vocab_size=V, **sizes, **start, **no_dropout))
+    config = BertConfig(
+        vocab_size=V,
+        hidden_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=16,
+        initializer_range=0.12,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    model = BertForMaskedLM(config)
     return model, torch.optim.AdamW(model.parameters(), lr=5e-3)
 
 
