@@ -250,7 +250,8 @@ def _hand_spelled(program: Program) -> Iterator[Found]:
                 text = str(getattr(node, "value", "")) if isinstance(node, ast.Constant) else ""
                 for wrong in set(recipes.SPELLINGS) - {own}:
                     if wrong in text and "</mask>" not in text:
-                        yield "hand-spelled-mask", node, {"spelled": f"``{wrong}``"}
+                        what = f"this tokenizer does not know ``{wrong}``: it is split up, and "
+                        yield "hand-spelled-mask", node, {"what": what + "nothing is masked"}
 
 
 def _family(value: ast.expr) -> str:
@@ -445,17 +446,18 @@ def _lint_cells(
         lines += source.count("\n") + 2
     try:
         program = Program(body)
-        rules = (_obsolete, _recipes, _hand_spelled, _trainers, _half_resized)
-        found = [one for rule in rules for one in rule(program)]
+        looks = (_obsolete, _recipes, _hand_spelled, _trainers, _half_resized)
+        found = [one for look in looks for one in look(program)]
     except RecursionError:
         unread.append(f"{path}: too deeply nested")
         return []
-    texts = {rule.code: rule for rule in RULES}
+    rules = {rule.code: rule for rule in RULES}
     for code, place, words in found:
         first, column = getattr(place, "lineno", 1), getattr(place, "col_offset", 0) + 1
         start, index = starts[bisect.bisect_left([line for line, _ in starts], first) - 1]
-        rule = texts[code]
-        title, fix = (t.format(**words).replace("``", "`") for t in (rule.title, rule.fix))
+        rule = rules[code]
+        texts = words.get("what", rule.title), words.get("instead", rule.fix)
+        title, fix = (text.replace("``", "`") for text in texts)
         findings[code, first, column] = LintFinding(
             path, first - start, column, index, code, rule.severity, title, fix
         )
