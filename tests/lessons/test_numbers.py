@@ -196,13 +196,24 @@ def entries_for(statement, entries):
     ]
 
 
+def listed(path):
+    return [entry for entry in LISTED if path.name.startswith(entry["lesson"])]
+
+
 @pytest.mark.parametrize("path", stored.PATHS, ids=stored.NAMES)
 def test_every_number_is_shown_or_listed(path):
-    entries = [entry for entry in LISTED if path.name.startswith(entry["lesson"])]
     missing = unmatched(stored.read(path))
-    assert [statement for statement in missing if not entries_for(statement, entries)] == []
-    used = [entry for statement in missing for entry in entries_for(statement, entries)]
-    assert [entry for entry in entries if entry not in used] == [], "listed, and not needed"
+    assert [statement for statement in missing if not entries_for(statement, listed(path))] == []
+
+
+def test_every_listed_number_is_needed():
+    used = [
+        entry
+        for path in stored.PATHS
+        for statement in unmatched(stored.read(path))
+        for entry in entries_for(statement, listed(path))
+    ]
+    assert [entry for entry in LISTED if entry not in used] == []
 
 
 @pytest.mark.parametrize("path", stored.PATHS, ids=stored.NAMES)
