@@ -1,22 +1,19 @@
 """Find what is wrong with a batch for masked language modeling, and say how to repair it.
 
-:func:`diagnose` runs a table of small checks over a batch. What a check is stands in
-``rules.py``, the checks themselves in ``possible.py`` (can it be read, is each value
-possible) and ``likely.py`` (which positions are labelled, is that likely), and those of a
-Trainer in ``trainer.py``. A check of your own is a function with a decorator; see
-:func:`rule`.
+:func:`diagnose` runs a table of small rules over a batch; what a rule is stands in ``rules.py``. A
+rule of your own is a function with a decorator; see :func:`rule`.
 """
 
+import copy
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
-import torch
-
-from mlmtutor.doctor import likely  # noqa: F401  fills the table, after possible
-from mlmtutor.doctor.facts import Case
+from mlmtutor.doctor.facts import Case, Memory
+from mlmtutor.doctor.fixes import proven
+from mlmtutor.doctor.likely import policy_of  # fills the table, after those that it builds on
 from mlmtutor.doctor.rules import (
     ALPHA,
     RULES,
@@ -28,7 +25,8 @@ from mlmtutor.doctor.rules import (
     rule,
     run_rules,
 )
-from mlmtutor.doctor.trainer import TrainerCase
+from mlmtutor.doctor.trainer import look_at
+from mlmtutor.masking import MaskingPolicy
 
 __all__ = [
     "ALPHA",
@@ -49,28 +47,37 @@ logger = logging.getLogger(__name__)
 
 
 def diagnose(
-    batch: Any, tokenizer: Any = None, model: Any = None, *, whole_word: bool = False
+    batch: Any,
+    tokenizer: Any = None,
+    model: Any = None,
+    *,
+    whole_word: bool = False,
+    policy: MaskingPolicy | None = None,
 ) -> Diagnosis:
     """Find what is wrong with a batch for masked language modeling.
 
-    Never raises on a bad batch, never changes it, runs no model and draws no random number.
+    Never raises on a bad batch, never changes it, runs no model and draws from no generator of
+    yours. Each fix was run on a copy of the batch before it is printed as code.
 
-    The statistical checks (selection rate, replacement shares, special tokens among the random
-    ones, equal masks) use exact binomial probabilities at a level of ``ALPHA`` each, so a small
-    batch raises none of them, and at most 9 in 10,000 healthy batches raise any, if each
-    token is drawn by itself. Whole words and spans are drawn together, and warn more often.
+    The statistical rules use exact binomial probabilities at a level of ``ALPHA`` each, so a small
+    batch raises none of them. Rates and shares are tested against ``policy`` alone; without it
+    they are told as an info, because masked diffusion, MaskGIT or RetroMAE have others on purpose.
 
     Args:
         batch: what a collator returns: a mapping of tensors, arrays or lists, with ``input_ids``
-            and ``labels`` of shape (rows, columns). Or a list of such batches; then also whether
-            a mask comes again.
+            and ``labels`` of shape (rows, columns), int64. Or a list of such batches; then also
+            whether a mask comes again.
         tokenizer: the tokenizer that made the ids. Without it nothing is known about [MASK],
             padding and special tokens, and the result says so.
-        model: the model that the batch is for; its vocabulary and its positions are compared.
+        model: the model that the batch is for; its class, vocabulary and positions are compared.
         whole_word: whether whole words are meant to be masked.
+        policy: the recipe that the batch was made by.
 
     Returns:
         A :class:`Diagnosis`.
+
+    Raises:
+        TypeError: ``policy`` is not a :class:`MaskingPolicy`.
 
     Example:
         The label of the masked position is ``[MASK]`` itself.
@@ -86,55 +93,80 @@ def diagnose(
         >>> diagnosis.findings[0].positions
         ((0, 4),)
 
-    Source: each check names its thread; all of them are in ``docs/doctor.md``.
+    Source: each rule names its thread; all of them are in ``docs/doctor.md``.
     """
-    batches = list(batch) if isinstance(batch, list | tuple) and batch else [batch]
-    cases: list[Case] = []
-    merged: dict[str, Finding] = {}
-    unchecked: dict[tuple[str, str], None] = {}
-    for number, one in enumerate(batches):
-        cases.append(Case(one, tokenizer, model, whole_word, cases[:]))
-        result = run_rules(RULES, cases[-1])
-        unchecked |= dict.fromkeys(result.unchecked)
-        for finding in result.findings:
-            first = merged.setdefault(finding.code, _for_tensors(finding, cases[-1]))
-            where = (*first.batches, number) if len(batches) > 1 else ()
-            merged[finding.code] = replace(first, batches=where)
-    findings = [
-        replace(
-            finding,
-            message=f"{finding.message} In {len(finding.batches)} of {len(batches)} "
-            f"batches; these positions are of batch {finding.batches[0]}.",
+    if policy is not None and not isinstance(policy, MaskingPolicy):
+        raise TypeError(
+            f"policy must be a MaskingPolicy, but is a {type(policy).__name__}: "
+            "from a rate, use MaskingPolicy(select=0.15)."
         )
-        if finding.batches
-        else finding
-        for finding in merged.values()
-    ]
-    return Diagnosis(tuple(findings), tuple(unchecked))
+    whole_word = whole_word or (policy is not None and policy.whole_word)
+    batches = list(batch) if isinstance(batch, list | tuple) and batch else [batch]
+    several = len(batches) > 1
+    earlier = Memory()
+    first: dict[str, tuple[Case, Finding]] = {}
+    where: dict[str, list[int]] = {}
+    unchecked: dict[tuple[str, str], None] = {}
+    failed: dict[str, None] = {}
+    for number, one in enumerate(batches):
+        memory = earlier if number else None
+        case = Case(one, tokenizer, model, whole_word, policy, memory)
+        result = run_rules(RULES, case)
+        unchecked |= dict.fromkeys(result.unchecked)
+        failed |= dict.fromkeys(result.failed)
+        for finding in result.findings:
+            first.setdefault(finding.code, (case, finding))
+            where.setdefault(finding.code, []).append(number)
+        if several:
+            earlier = remembered(earlier, case)
+    cases = dict.fromkeys(case for case, _ in first.values())
+    run = _run
+    mended = {
+        finding.code: finding
+        for case in cases
+        for finding in proven(
+            [finding for one, finding in first.values() if one is case], case, run, several
+        )
+    }
+    findings = []
+    for code, numbers in where.items():
+        finding = mended[code]
+        if several:
+            told = (
+                f"{finding.message} In {len(numbers)} of {len(batches)} batches; these positions "
+                f"are of batch {numbers[0]}."
+            )
+            finding = replace(finding, message=told, batches=tuple(numbers))
+        findings.append(finding)
+    return Diagnosis(tuple(findings), tuple(unchecked), tuple(failed))
 
 
-def _for_tensors(finding: Finding, case: Case) -> Finding:
-    """The finding, with a fix that first makes tensors where it computes with arrays or lists."""
-    keys = [key for key in ("input_ids", "attention_mask", case.label_key) if key is not None]
-    keys = [key for key in keys if case.raw(key) is not None]
-    if not re.search(r"= .*batch\[", finding.fix) or all(
-        isinstance(case.raw(key), torch.Tensor) for key in keys
-    ):
-        return finding
-    code = f"batch.update({{key: torch.as_tensor(batch[key]) for key in {keys}}})"
-    return replace(finding, fix=f"make tensors, `{code}`, then: {finding.fix}")
+def _run(case: Case) -> Diagnosis:
+    return run_rules(RULES, case)
+
+
+def remembered(memory: Memory, case: Case) -> Memory:
+    """The memory with a batch added, if it can be read."""
+    try:
+        memory.add(case)
+    except Exception:
+        logger.debug("a batch could not be remembered", exc_info=True)
+    return memory
 
 
 class CheckedCollator:
     """A collator that looks at its first batches before it hands them out.
 
     Errors are raised, warnings are logged once (logger ``mlmtutor.doctor``). Later batches pass
-    through untouched and cost nothing.
+    through untouched and cost nothing. Rates and shares are tested where ``collator`` is that of
+    transformers, which says its recipe, or where ``policy`` does.
 
     Args:
         collator: any function from a list of examples to a batch.
         tokenizer: the tokenizer that made the ids.
         batches: how many batches are diagnosed; in each worker process of a data loader.
+        model: the model that the batches are for, as in :func:`diagnose`.
+        policy: the recipe of the collator.
 
     Raises:
         TypeError: ``collator`` cannot be called.
@@ -152,30 +184,43 @@ class CheckedCollator:
         ...
         ValueError: This batch cannot be trained on:
         error everything-labelled: ...
+
+    Source: the rules of :func:`diagnose` name their threads.
     """
 
-    def __init__(self, collator: Callable[..., Any], tokenizer: Any, batches: int = 2) -> None:
+    def __init__(
+        self,
+        collator: Callable[..., Any],
+        tokenizer: Any,
+        batches: int = 2,
+        *,
+        model: Any = None,
+        policy: MaskingPolicy | None = None,
+    ) -> None:
         if not callable(collator):
             raise TypeError(
                 f"collator must be callable, but is a {type(collator).__name__}: pass the collator "
                 "itself, not the batch that it makes."
             )
-        if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
+        if isinstance(batches, bool) or not isinstance(batches, Integral) or batches < 1:
             raise ValueError(f"batches must be a whole number of at least 1, but is {batches!r}.")
-        self.collator = collator
-        self.tokenizer = tokenizer
-        self.batches = batches
+        self.collator: Callable[..., Any] = collator
+        self.tokenizer: Any = tokenizer
+        self.batches: int = int(batches)
+        self.model: Any = model
+        self.policy: MaskingPolicy | None = policy if policy is not None else policy_of(collator)
         self._seen: list[Any] = []
         self._logged: set[str] = set()
-        self._left = batches
+        self._left: int = self.batches
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the batch of the wrapped collator."""
         batch = self.collator(*args, **kwargs)
         if self._left:
             self._left -= 1
-            self._seen.append(batch)
-            diagnosis = diagnose(self._seen if len(self._seen) > 1 else batch, self.tokenizer)
+            self._seen.append(copy.copy(batch))
+            seen = self._seen if len(self._seen) > 1 else batch
+            diagnosis = diagnose(seen, self.tokenizer, self.model, policy=self.policy)
             diagnosis.raise_for_errors()
             for finding in diagnosis.findings:
                 if finding.severity == "warning" and finding.code not in self._logged:
@@ -189,19 +234,29 @@ class CheckedCollator:
 def diagnose_trainer(trainer: Any) -> Diagnosis:
     """Find what a ``transformers.Trainer`` would do wrong with masked language modeling.
 
-    Runs one tiny forward where gradients are accumulated, and draws the first evaluation batch
-    twice. The model, its mode and all random states are left as they were. The training batches
-    are the business of :class:`CheckedCollator`.
+    Runs one tiny forward where gradients are accumulated, and draws the first batch of each
+    evaluation set twice. The model, the trainer, its collator and all random states are left as
+    they were; a stream, from which a row would be lost, is not drawn from. The training batches are
+    looked at by :class:`CheckedCollator`.
 
     Args:
         trainer: a trainer before ``trainer.train()``.
 
     Returns:
-        A :class:`Diagnosis` with the codes ``accumulation-inflated``, ``column-dropped``,
-        ``labels-overwritten``, ``eval-unmasked``, ``eval-mask-changes``.
+        A :class:`Diagnosis`; its codes are those of ``TRAINER_RULES``.
 
     Raises:
         TypeError: ``trainer`` is not a trainer.
+
+    Example:
+        >>> import tempfile
+        >>> from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+        >>> from mlmtutor import load_tutor
+        >>> model, tokenizer = load_tutor()
+        >>> arguments = TrainingArguments(tempfile.mkdtemp(), report_to=[], use_cpu=True)
+        >>> rows = [tokenizer("The cat sat.")]
+        >>> diagnose_trainer(Trainer(model, arguments, lambda rows: rows, rows)).codes
+        ()
 
     Source: transformers#47688, transformers#26357, transformers PR #1633, PR #36357.
     """
@@ -210,4 +265,4 @@ def diagnose_trainer(trainer: Any) -> Diagnosis:
             f"trainer must be a transformers.Trainer, but is a {type(trainer).__name__}: for a "
             "batch, use diagnose(batch)."
         )
-    return run_rules(TRAINER_RULES, TrainerCase(trainer))
+    return look_at(trainer)

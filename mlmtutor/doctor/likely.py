@@ -1,275 +1,103 @@
-"""The second half of the table: which positions are labelled, and is that likely?"""
+"""The last part of the table: is it likely?
+
+Rates and shares are tested against the recipe that the batch was made by: that of the collator, or
+``policy=``. Without one they are told as an info, where no recipe in common use has them.
+"""
 
 from typing import Any
 
 import torch
 
-from mlmtutor.doctor import possible  # noqa: F401  its rules come first
-from mlmtutor.doctor.facts import Case
+from mlmtutor.doctor.facts import Case, Memory, get, most_common, starts
+from mlmtutor.doctor.placed import LABELS_LIE
+from mlmtutor.doctor.readable import SEEN
 from mlmtutor.doctor.rules import (
     ALPHA,
     REMASK,
     Problem,
     at_least,
-    at_most,
     count_of,
     counted,
     rule,
-    set_labels,
+    too_few,
+    too_many,
 )
+from mlmtutor.masking import MaskingPolicy
 
 LOWEST_RATE, HIGHEST_RATE = 0.10, 0.50
-"""Selection rates that are not questioned: 15 to 40 % are in use, and short texts and whole words
-need room around that."""
+"""Selection rates in common use, with room for short texts and whole words: 15 to 40 %."""
 
 LEAST_MASK, MOST_RANDOM, MOST_KEPT = 0.70, 0.25, 0.25
-"""Shares of the selected positions that are not questioned. 80/10/10 (BERT), 85/0/15 (ELECTRA),
-100/0/0 (whole words in transformers), 80/20/0 and 80/0/20 lie inside."""
+"""Shares of the selected positions in common use. 80/10/10 (BERT), 85/0/15 (ELECTRA), 100/0/0
+(whole words in transformers), 80/20/0 and 80/0/20 lie inside."""
 
-NO_LABELS = ("ignore-in-input", "labels-binary")
-
-# Which positions are labelled? -------------------------------------------------------------------
+ASK = "nothing, if it is meant; to have it tested, pass the recipe: policy=MaskingPolicy(...)"
 
 
-@rule("shifted", "error", needs=("labels",), unless=NO_LABELS)
-def _shifted(case: Case) -> Problem | None:
-    """Each label belongs to the position next to it, as in a causal model.
+def policy_of(collator: object) -> MaskingPolicy | None:
+    """The recipe of transformers' own collator, where nothing in it was replaced."""
+    from transformers import DataCollatorForLanguageModeling as Collator
 
-    Symptom: the loss stays high; the model answers with the next token.
-    Source: transformers#5886; LLaVA#171.
-    """
-    ids, labels, scored = case.input_ids, case.labels, case.scored
-    count = count_of(scored)
-    here = count_of(case.kept | (scored & case.masked))
-    bare = case.masked & ~scored  # a healthy batch has no [MASK] without a label
-    if not bare.any() and count < 3:
+    own = ("torch_mask_tokens", "numpy_mask_tokens", "torch_call", "numpy_call", "__call__")
+    if not isinstance(collator, Collator) or not collator.mlm or get(collator, "whole_word_mask"):
         return None
-    for step, word in ((1, "next"), (-1, "previous")):
-        neighbour = ids.roll(-step, dims=1)
-        beside_mask = case.masked.roll(-step, dims=1) & (ids != labels)  # its answer is not here
-        fits = scored & ((neighbour == labels) | beside_mask)
-        fits[:, -1 if step == 1 else 0] = False
-        # Does every bare [MASK] get a label by moving them? Then some random tokens may not fit.
-        cured = bool(bare.any()) and not (case.masked & ~scored.roll(step, dims=1)).any()
-        if count_of(fits) > 0.5 * count and (
-            cured or (count_of(fits) > 0.8 * count and here <= 0.5 * count)
-        ):
-            return Problem(
-                f"{count_of(fits)} of {count} labels belong to the {word} position: "
-                "masked models answer at the same index, only causal models shift",
-                set_labels(f'batch["labels"].roll({step}, dims=1)'),
-                scored,
-            )
-    return None
-
-
-@rule("inverted", "error", needs=("labels", "mask_id"), unless=(*NO_LABELS, "shifted"))
-def _inverted(case: Case) -> Problem | None:
-    """The labels are on the tokens that were not masked.
-
-    Symptom: the loss is close to 0 at once: nearly every answer can be copied.
-    Source: transformers#2946, transformers#3499; HF forum 2346.
-    """
-    hidden = case.masked & ~case.scored
-    shown = case.maskable & ~case.masked
-    if not hidden.any() or (case.masked & case.scored).any():
+    if any(getattr(type(collator), name, 0) is not getattr(Collator, name, 0) for name in own):
         return None
-    if count_of(shown & case.scored) <= 0.5 * count_of(shown):
-        return None
-    return Problem(
-        f"{counted(case.masked, 'position holds', 'positions hold')} [MASK] without a label, but "
-        f"{counted(case.scored, 'other has one', 'others have one')}: -100 goes where nothing is "
-        "predicted",
-        set_labels('torch.where(batch["input_ids"] == original, -100, original)'),
-        hidden,
+    rates = (
+        get(collator, "mlm_probability"),
+        get(collator, "mask_replace_prob", 0.8),  # not there before 4.48
+        get(collator, "random_replace_prob", 0.1),
     )
+    try:
+        return MaskingPolicy(*rates)
+    except (TypeError, ValueError):
+        return None
+
+
+def _draws(case: Case) -> int:
+    """How many draws decided what stands at the scored positions: spans are replaced together.
+
+    A span masker keeps to a budget of some 15 %; beyond a quarter, tokens count by themselves.
+    """
+    chosen = count_of(case.chosen)
+    spans = chosen <= 0.25 * count_of(case.maskable) or case.whole_word
+    return count_of(starts(case.chosen)) if spans and case.policy is None else chosen
+
+
+def _chance_of_agreement(rows: torch.Tensor, rate: float) -> float:
+    """How likely as many independent rows as given, a number for each column, all agree."""
+    rows = rows[rows > 1].double()
+    return float((rate**rows + (1 - rate) ** rows).log().sum().exp())
+
+
+def _rate(case: Case) -> float:
+    return count_of(case.chosen) / max(1, count_of(case.maskable))
 
 
 @rule(
-    "everything-labelled",
-    "error",
+    "whole-rows",
+    "warning",
     needs=("labels",),
-    unless=(*NO_LABELS, "shifted", "inverted"),
+    unless=(*LABELS_LIE, "nothing-labelled"),
 )
-def _everything_labelled(case: Case) -> Problem | None:
-    """Every position is scored: ``labels=input_ids``, or a clone without -100.
+def _whole_rows(case: Case) -> Problem | None:
+    """Each row is masked as a whole or not at all.
 
-    Symptom: a loss far too good (0.1 to 0.2) and an accuracy near 1 that mean copying.
-    Source: transformers#20797, lucidrains/mlm-pytorch#2, keras-bert#188.
+    Symptom: most rows teach nothing, and the others leave nothing to predict from.
+    Source: ``_calc_word_ids_and_prob_mask`` of transformers: where the offsets of a tokenizer hold
+    the space before a word (DeBERTa, BigBird, RemBERT), ``whole_word_mask=True`` makes a row one
+    word; transformers#11768.
     """
-    text = case.maskable
-    if not text.any() or not case.scored[text].all() or not case.kept.any():
-        return None  # where every answer is hidden, none can be copied
-    ends = case.special & ~case.padding & ~case.masked
-    # Maskers never select [CLS] or [SEP]: if all of those are scored, that is proof. Otherwise
-    # ask how likely it is to select all, and to keep as many, at rates of 40 % and 20 %.
-    kept, count = count_of(case.kept & text), count_of(text)
-    chance = 0.4**count * at_least(kept, count, 0.2)
-    proof = bool(ends.any()) and bool(case.scored[ends].all())
-    if not proof and chance > ALPHA:
+    text, chosen = case.maskable.sum(dim=1), case.chosen.sum(dim=1)
+    whole = (chosen > 0.8 * text) & (text > 1)  # a sign at its end may be a word of its own
+    if not whole.any() or not ((chosen == 0) & (text > 1)).any():
         return None
-    answer_lost = case.mask_id is not None and bool(
-        (case.scored & (case.labels == case.mask_id)).any()
-    )
-    if answer_lost:
-        fix = set_labels('torch.where(batch["input_ids"] == original, -100, original)')
-    elif torch.equal(case.kept, case.scored):
-        fix = f"nothing is masked either: {REMASK}"
-    else:
-        fix = set_labels(
-            'torch.where(batch["input_ids"] == batch["labels"], -100, batch["labels"])'
-        )
-    pads = count_of(case.scored & case.padding)
-    return Problem(
-        f"all {count_of(case.scored)} positions are scored"
-        + (f", {pads} of them padding" if pads else "")
-        + ": most answers can be copied from the input"
-        + ("; where [MASK] stands, the label is [MASK] too" if answer_lost else ""),
-        fix,
-        case.scored,
-    )
-
-
-LABELS_LIE = (*NO_LABELS, "shifted", "inverted", "everything-labelled")
-
-
-@rule("label-is-mask", "error", needs=("labels", "mask_id"), unless=LABELS_LIE)
-def _label_is_mask(case: Case) -> Problem | None:
-    """The answer is ``[MASK]`` itself: the labels were copied after masking, or never cloned.
-
-    Symptom: the loss falls to 0 and the model answers [MASK].
-    Source: wzzzd/pretrain_bert_with_maskLM#2; the example of SO 61470768 as retold on the web.
-    """
-    where = case.scored & (case.labels == case.mask_id)
-    if not where.any():
-        return None
-    # A few among many are mask tokens that stood in the text and were selected like a word.
-    literal = count_of(where & case.masked) < 0.5 * count_of(case.scored & case.masked)
-    cause = "the labels were taken from ids that were masked already"
-    fix = "copy the ids before masking (`original = original.clone()`): " + set_labels(
-        'torch.where(batch["labels"] == -100, -100, original)'
-    )
-    if literal:
-        cause = "the text itself has mask tokens, and the masker selected them"
-        fix = "protect all special tokens: " + set_labels(
-            'torch.where(original == tokenizer.mask_token_id, -100, batch["labels"])'
-        )
-    return Problem(
-        f"{counted(where, 'label is', 'labels are')} {case.mask_id}, the id of "
-        f"{case.tokenizer.mask_token} itself: {cause}",
-        fix,
-        where,
-        "warning" if literal else "error",
-    )
-
-
-def _padding_scored(case: Case) -> Any:
-    """Where a label answers for padding. The label is the original, so [PAD] there is padding."""
-    hidden = torch.zeros_like(case.scored) if case.visible is None else case.scored & ~case.visible
-    if case.pad_id is None:
-        same = case.labels[hidden].unique().numel() == 1
-        return hidden if same else torch.zeros_like(hidden)
-    pads = case.scored & (case.labels == case.pad_id)
-    return pads & hidden if case.pad_means_more else pads
-
-
-@rule("padding-labelled", "error", needs=("labels",), unless=(*LABELS_LIE, "label-is-mask"))
-def _padding_labelled(case: Case) -> Problem | None:
-    """Padding is scored. ``attention_mask`` does not prevent it: only -100 does.
-
-    Symptom: the loss depends on how much padding a batch has, and looks better with more.
-    Source: transformers#8977, d2l-ai/d2l-en#2582.
-    """
-    where = _padding_scored(case)
-    if not where.any():
-        return None
-    flat = case.tensor("attention_mask")  # one of four dimensions does not fit the labels
-    if flat is not None and flat.shape == where.shape and not (where & case.visible).any():
-        fix = set_labels('torch.where(batch["attention_mask"] == 0, -100, batch["labels"])')
-    else:
-        fix = set_labels('torch.where(original == tokenizer.pad_token_id, -100, batch["labels"])')
-    return Problem(
-        f"{counted(where, 'position of padding is', 'positions of padding are')} scored", fix, where
-    )
-
-
-@rule(
-    "label-hidden",
-    "error",
-    needs=("labels", "visible"),
-    unless=LABELS_LIE,
-)
-def _label_hidden(case: Case) -> Problem | None:
-    """``attention_mask`` is 0 at positions that are scored and are not padding.
-
-    Symptom: the loss stays high: the model answers for positions that it may not look at.
-    Source: transformers#7643; CogSciPrag/Understanding-LLMs-course#13.
-    """
-    where = case.scored & ~case.visible & ~_padding_scored(case)
-    if not where.any():
-        return None
-    at_masks = torch.equal(~case.visible, case.masked)
-    return Problem(
-        f"attention_mask is 0 at {counted(where, 'scored position', 'scored positions')}"
-        + (": it is 0 exactly at the mask tokens, but it says what is padding" if at_masks else ""),
-        '`batch["attention_mask"] = (original != tokenizer.pad_token_id).long()`',
-        where,
-    )
-
-
-@rule(
-    "special-labelled",
-    "warning",
-    needs=("labels", "tokenizer"),
-    unless=(*LABELS_LIE, "label-is-mask"),
-)
-def _special_labelled(case: Case) -> Problem | None:
-    """[CLS] or [SEP] is scored.
-
-    Symptom: the loss is too low: these answers are known from the position alone.
-    Source: google-research/bert#166, transformers#1395, AnswerDotAI/ModernBERT#212.
-    """
-    names = ("cls_token_id", "sep_token_id", "bos_token_id", "eos_token_id")
-    ends: set[Any] = {getattr(case.tokenizer, name, None) for name in names}
-    ends -= {None, case.pad_id, case.mask_id, getattr(case.tokenizer, "unk_token_id", None)}
-    where = case.scored & torch.isin(case.original, torch.tensor(sorted(ends), dtype=torch.int64))
-    if not where.any():
-        return None
-    found = set(case.original[where].tolist())
-    return Problem(
-        f"{counted(where, 'special token is', 'special tokens are')} scored, of the "
-        f"{'id' if len(found) == 1 else 'ids'} {', '.join(map(str, sorted(found)))}",
-        set_labels(
-            f"torch.where(torch.isin(original, torch.tensor({sorted(found)})), "
-            '-100, batch["labels"])'
-        ),
-        where,
-    )
-
-
-@rule(
-    "mask-without-label",
-    "warning",
-    needs=("labels", "mask_id"),
-    unless=(*LABELS_LIE, "nothing-labelled", "label-out-of-range"),
-)
-def _mask_without_label(case: Case) -> Problem | None:
-    """The model reads ``[MASK]`` at positions that are not scored.
-
-    Symptom: fewer answers than masks; the model never learns from these.
-    Source: transformers#3499.
-    """
-    where = case.masked & ~case.scored
-    if not where.any():
+    if not (whole | (chosen == 0)).all() or _chance_of_agreement(0.8 * text, _rate(case)) > ALPHA:
         return None
     return Problem(
-        f"of {counted(case.masked, 'mask token', 'mask tokens')} in the input "
-        f"{counted(where, 'has', 'have')} no label: it was dropped, or the text itself held them",
-        "take mask tokens out of the text before masking, and score all the others: "
-        + set_labels(
-            'torch.where(batch["input_ids"] == tokenizer.mask_token_id, original, batch["labels"])'
-        ),
-        where,
+        f"{count_of(whole)} of {len(text)} rows are masked as a whole, and no other row at all",
+        f"choose tokens or words, not rows: {REMASK}",
+        case.chosen,
     )
 
 
@@ -277,32 +105,28 @@ def _mask_without_label(case: Case) -> Problem | None:
     "partial-word",
     "warning",
     needs=("whole_word", "labels", "tokenizer"),
-    unless=(*LABELS_LIE, "label-is-mask", "input-out-of-range"),
+    unless=(*LABELS_LIE, "label-is-mask", "input-out-of-range", "whole-rows"),
 )
 def _partial_word(case: Case) -> Problem | str | None:
     """Some pieces of a word are scored and some are not, where whole words were asked for.
 
+    Words are those of the tokenizer: the text is encoded again, and must give the same ids.
+
     Symptom: the answer can be read off the pieces that are left.
     Source: transformers#12998, transformers#11768.
     """
-    where = torch.zeros_like(case.scored)
-    tokens = [case.tokenizer.convert_ids_to_tokens(row) for row in case.original.tolist()]
-    flat = [str(token) for row in tokens for token in row]
-    hashes = sum(token.startswith("##") for token in flat)
-    starts = sum(token.startswith(("Ġ", "▁")) for token in flat)
-    if hashes == starts == 0:
-        return "no token of this batch says where a word begins"
-    special, scored = case.special.tolist(), case.scored.tolist()
-    for row, line in enumerate(tokens):
-        word: list[int] = []
-        for column, token in enumerate([*line, None]):  # None, like a special token, ends a word
-            piece = None if token is None or special[row][column] else token
-            if word and piece and _continues(line[word[-1]], piece, hashes >= starts):
-                word.append(column)
-                continue
-            if len({scored[row][i] for i in word}) > 1:
-                where[row, word] = True
-            word = [column] if piece else []
+    words = case.words
+    if not (words >= 0).any():
+        return "this tokenizer does not say where a word begins"
+    offsets = torch.arange(len(words)).unsqueeze(1) * words.shape[1]
+    word = torch.where(words >= 0, words + offsets, words.numel())
+    size, chosen = (
+        torch.zeros(words.numel() + 1, dtype=torch.int64).index_put_(
+            (word.flatten(),), mask.flatten().long(), accumulate=True
+        )
+        for mask in (words >= 0, case.scored & (words >= 0))
+    )
+    where = ((chosen > 0) & (chosen < size))[word] & (words >= 0)
     if not where.any():
         return None
     return Problem(
@@ -315,17 +139,52 @@ def _partial_word(case: Case) -> Problem | str | None:
     )
 
 
-def _continues(previous: str, token: str, hashes: bool) -> bool:
-    """Whether a token continues the word of the previous one."""
-    if hashes:  # WordPiece
-        return token.startswith("##")
-    letters = previous.lstrip("Ġ▁")  # "Ġ" and "▁" begin a word; "," and "n't" are words too
-    return (letters.isalpha() and token.isalpha() and not token.startswith(("Ġ", "▁"))) or (
-        letters.isdigit() and token.isdigit()
+@rule(
+    "constant-replacement",
+    "error",
+    needs=("labels", "mask_id"),
+    unless=(*LABELS_LIE, "label-is-mask", "label-hidden", "padding-labelled", "one-answer"),
+)
+def _constant_replacement(case: Case) -> Problem | None:
+    """One id stands at all replaced positions: another mask token, or one random token for all.
+
+    A warning where the mask token stands at the others.
+
+    Symptom: a model that never saw its own mask token; or a loss that falls for one wrong word.
+    Source: transformers#3318; ``torch.randint(n, (1,))``, one draw for all positions.
+    """
+    changed = case.scored & ~case.kept & ~case.masked
+    if count_of(changed) < 4:
+        return None
+    value, count = most_common(case.input_ids[changed])
+    where = changed & (case.input_ids == value)
+    no_mask = not case.masked.any()
+    if count < (0.7 if no_mask else 1.0) * count_of(changed):
+        return None
+    if not no_mask and value in case.special_ids:
+        return None  # which is what random-special is about
+    answers = case.labels[changed].unique().numel()  # one word that is always replaced alike
+    choices = max(2, len(case.tokenizer) - len(case.special_ids) - 1)
+    if answers < 3 or choices * at_least(count, count_of(changed), 1 / choices) > ALPHA:
+        return None
+    token = case.tokenizer.convert_ids_to_tokens(value)
+    if no_mask:
+        return Problem(
+            f"one id, {value} ({token}), stands at {count} of {count_of(case.scored)} scored "
+            f"positions and the mask token {case.mask_id} at none: is the id of another "
+            "tokenizer's mask token written into the program?",
+            "use tokenizer.mask_token_id: "
+            f'`batch["input_ids"] = torch.where((batch["labels"] != -100) & (batch["input_ids"] == '
+            f'{value}), tokenizer.mask_token_id, batch["input_ids"])`',
+            where,
+        )
+    return Problem(
+        f"the same id, {value} ({token}), stands at all {count} positions that were replaced at "
+        "random: it was drawn once for all of them",
+        f"draw for every position: {REMASK}",
+        where,
+        "warning",
     )
-
-
-# Is it likely? -----------------------------------------------------------------------------------
 
 
 @rule(
@@ -340,14 +199,14 @@ def _never_replaced(case: Case) -> Problem | None:
     Symptom: the loss is close to 0 within a few steps; on real text the model copies.
     Source: codertimo/BERT-pytorch#29 (``if prob < prob * 0.8`` is never true).
     """
-    chosen = case.scored & case.maskable
-    count = count_of(chosen)
-    if not case.kept[chosen].all() or 0.2**count > ALPHA:
+    chosen, policy = case.chosen, case.policy
+    kept = 0.15 if policy is None else 1 - policy.mask - policy.random
+    if not case.kept[chosen].all() or kept ** _draws(case) > ALPHA:
         return None
     return Problem(
-        f"all {count} scored positions still hold their own token: nothing was masked",
-        '`batch["input_ids"] = torch.where(batch["labels"] == -100, batch["input_ids"], '
-        "tokenizer.mask_token_id)`",
+        f"all {count_of(chosen)} scored positions still hold their own token: nothing was masked",
+        'hide them: `batch["input_ids"] = torch.where(batch["labels"] == -100, '
+        'batch["input_ids"], tokenizer.mask_token_id)`',
         chosen,
     )
 
@@ -356,77 +215,128 @@ def _never_replaced(case: Case) -> Problem | None:
     "replacement-shares",
     "warning",
     needs=("labels", "mask_id"),
-    unless=(*LABELS_LIE, "label-is-mask", "never-replaced", "mask-without-label", "label-hidden"),
+    unless=(
+        *LABELS_LIE,
+        "label-is-mask",
+        "never-replaced",
+        "constant-replacement",
+        "mask-without-label",
+        "label-hidden",
+        "one-answer",
+    ),
 )
 def _replacement_shares(case: Case) -> Problem | None:
-    """[MASK], random and kept tokens come in shares that no recipe has.
+    """[MASK], random and kept tokens come in other shares than the recipe has.
+
+    Without a known recipe an info, where no recipe in common use has them.
 
     Symptom: a model that trains, but worse than its recipe promises.
     Source: transformers#2858, transformers#10285; BERT, arXiv:1810.04805, appendix A.1.
     """
-    chosen = case.scored & case.maskable
+    chosen, policy = case.chosen, case.policy
     count, masked = count_of(chosen), count_of(chosen & case.masked)
     kept = count_of(chosen & case.kept & ~case.masked)
-    chance = min(
-        at_most(masked, count, LEAST_MASK),
-        at_least(count - masked - kept, count, MOST_RANDOM),
-        at_least(kept, count, MOST_KEPT),
-    )
-    if count == 0 or chance > ALPHA:
+    drawn = count - masked - kept
+    if policy is None:
+        draws = _draws(case)
+        parts = [round(n * draws / max(1, count)) for n in (masked, drawn, kept)]
+        odd = too_few(parts[0], draws, LEAST_MASK) or (
+            too_many(parts[1], draws, MOST_RANDOM) or too_many(parts[2], draws, MOST_KEPT)
+        )
+        mask, random, told = 0.8, 0.1, "no recipe is known here"
+    else:
+        mask, random, told = policy.mask, policy.random, "the recipe is known"
+        # A random token may be the mask token, or the very one that it replaces.
+        slack = random / max(1, len(case.tokenizer) - len(case.special_ids))
+        odd = any(
+            too_few(seen, count, share - below) or too_many(seen, count, share + above)
+            for seen, share, below, above in (
+                (masked, mask, 0.0, slack),
+                (drawn, random, 2 * slack, 0.0),
+                (kept, 1 - mask - random, 0.0, slack),
+            )
+        )
+    if not odd:
         return None
+    own = 1 - mask - random
     return Problem(
-        f"of {count} scored positions {masked} hold [MASK], {count - masked - kept} a random token "
-        f"and {kept} their own; 80/10/10 would give about {0.8 * count:.0f}, {0.1 * count:.0f} and "
-        f"{0.1 * count:.0f} (chance of this in any known recipe: {chance:.0e})",
-        REMASK,
+        f"of {count} scored positions {masked} hold [MASK], {drawn} a random token and {kept} "
+        f"their own; {mask:.0%}/{random:.0%}/{own:.0%} would give about {mask * count:.0f}, "
+        f"{random * count:.0f} and {own * count:.0f} ({told})",
+        ASK if policy is None else f"mask again: {_remask(policy)}",
         chosen & ~case.masked,
+        "info" if policy is None else "warning",
     )
 
 
-@rule(
-    "selection-low",
-    "warning",
-    needs=("labels", "tokenizer"),
-    unless=(
-        *LABELS_LIE,
-        "foreign-mask",
-        "label-is-mask",
-        "nothing-labelled",
-        "mask-without-label",
-        "label-hidden",
-    ),
+def _remask(policy: MaskingPolicy) -> str:
+    """The fix that masks again by a recipe."""
+    rates = ", ".join(f"{name}={getattr(policy, name)}" for name in ("select", "mask", "random"))
+    return REMASK.replace("tokenizer)", f"tokenizer, policy=MaskingPolicy({rates}))")
+
+
+NO_RATE = (
+    *LABELS_LIE,
+    "foreign-mask",
+    "label-is-mask",
+    "nothing-labelled",
+    "mask-without-label",
+    "label-hidden",
+    "whole-rows",
 )
+
+
+def _units(case: Case) -> tuple[int, int]:
+    """How many units of the text are scored, and how many there are: tokens, or whole words."""
+    chosen, text = case.chosen, case.maskable
+    if case.policy is not None and case.policy.whole_word:
+        first = torch.nn.functional.pad(case.words, (1, 0), value=-1)[:, :-1] != case.words
+        chosen, text = chosen & first, text & first
+    return count_of(chosen), count_of(text)
+
+
+def _rate_told(case: Case, count: int, text: int) -> str:
+    usual = "15 to 40 % are usual, and no recipe is known here"
+    if case.policy is not None:
+        usual = f"the recipe has {case.policy.select:.0%}"
+    return f"{count} of {text} positions of text are scored, {count / text:.1%}; {usual}"
+
+
+@rule("selection-low", "warning", needs=("labels", "tokenizer"), unless=NO_RATE)
 def _selection_low(case: Case) -> Problem | None:
-    """Fewer positions are scored than any masking rate in use gives.
+    """Fewer positions are scored than the recipe selects.
+
+    Without a known recipe an info, below any rate in common use.
 
     Symptom: training is slow: most of each batch teaches nothing.
     Source: arXiv:1810.04805 (15 %); arXiv:2202.08005 (40 %).
     """
-    count, text = count_of(case.scored & case.maskable), count_of(case.maskable)
-    if case.is_cloze or at_most(count, text, LOWEST_RATE) > ALPHA:
+    (count, text), policy = _units(case), case.policy
+    if policy is None and case.is_cloze:
         return None
+    if not too_few(count, text, LOWEST_RATE if policy is None else policy.select):
+        return None
+    fix = ASK if policy is None else f"mask again: {_remask(policy)}"
     return Problem(
-        f"{count} of {text} positions of text are scored, {count / text:.1%}; 15 to 40 % are usual "
-        f"(chance of so few at {LOWEST_RATE:.0%}: {at_most(count, text, LOWEST_RATE):.0e})",
-        REMASK,
+        _rate_told(case, count, text), fix, None, "info" if policy is None else "warning"
     )
 
 
-@rule("selection-high", "warning", needs=("labels",), unless=(*LABELS_LIE, "nothing-labelled"))
+@rule("selection-high", "warning", needs=("labels",), unless=NO_RATE)
 def _selection_high(case: Case) -> Problem | None:
-    """More positions are scored than any masking rate in use gives.
+    """More positions are scored than the recipe selects.
+
+    Without a known recipe an info, above any rate in common use but those of masked diffusion.
 
     Symptom: too little text is left to predict from, or most answers are copied.
     Source: arXiv:2202.08005 (40 %, and worse beyond).
     """
-    count, text = count_of(case.scored & case.maskable), count_of(case.maskable)
-    chance = at_least(count, text, HIGHEST_RATE)
-    if text == 0 or chance > ALPHA:
+    (count, text), policy = _units(case), case.policy
+    if not too_many(count, text, HIGHEST_RATE if policy is None else policy.select):
         return None
+    fix = ASK if policy is None else f"mask again: {_remask(policy)}"
     return Problem(
-        f"{count} of {text} positions of text are scored, {count / text:.1%}; 15 to 40 % are usual "
-        f"(chance of so many at {HIGHEST_RATE:.0%}: {chance:.0e})",
-        REMASK,
+        _rate_told(case, count, text), fix, None, "info" if policy is None else "warning"
     )
 
 
@@ -434,7 +344,7 @@ def _selection_high(case: Case) -> Problem | None:
     "random-special",
     "warning",
     needs=("labels", "mask_id", "rows_out"),
-    unless=(*LABELS_LIE, "label-is-mask"),
+    unless=(*LABELS_LIE, "label-is-mask", "constant-replacement", "padding-labelled"),
 )
 def _random_special(case: Case) -> Problem | None:
     """Random replacements are special tokens such as [PAD] or [SEP].
@@ -445,27 +355,23 @@ def _random_special(case: Case) -> Problem | None:
     Symptom: [PAD] or [SEP] in the middle of a sentence.
     Source: transformers#15342.
     """
-    special_ids = case.special_ids[case.special_ids != case.mask_id]
+    special_ids = case.special_ids[case.special_ids != case.mask_id].unique()
     random = case.scored & ~case.kept & ~case.masked
     where = random & torch.isin(case.input_ids, special_ids)
     if not where.any():
         return None
-    rate = len(special_ids) / len(case.tokenizer)
-    chance = at_least(count_of(where), count_of(random), rate)
+    # What is seen as random is neither the mask token nor the answer itself.
+    rate = len(special_ids) / max(1, len(case.tokenizer) - 2)
+    wrong = too_many(count_of(where), count_of(random), min(rate, 1.0))
     return Problem(
         f"of {counted(random, 'random replacement', 'random replacements')} "
         f"{counted(where, 'is a special token', 'are special tokens')}",
-        REMASK,
+        f"draw among the others: {REMASK}"
+        if wrong
+        else "nothing: transformers draws from the whole vocabulary; mask_tokens draws none",
         where,
-        "warning" if chance < ALPHA else "info",
+        "warning" if wrong else "info",
     )
-
-
-def _chance_of_agreement(rows: torch.Tensor, rate: float) -> float:
-    """How likely as many independent rows as given, a number for each column, all agree."""
-    rate = min(max(rate, LOWEST_RATE), HIGHEST_RATE)
-    rows = rows[rows > 1].double()
-    return float((rate**rows + (1 - rate) ** rows).log().sum().exp())
 
 
 @rule("same-mask-rows", "warning", needs=("labels",), unless=(*LABELS_LIE, "nothing-labelled"))
@@ -475,12 +381,11 @@ def _same_mask_rows(case: Case) -> Problem | None:
     Symptom: some positions are never learned from.
     Source: transformers#5979, transformers#14284.
     """
-    text, chosen = case.maskable, case.scored & case.maskable
+    text, chosen = case.maskable, case.chosen
     rows, count = text.sum(dim=0), chosen.sum(dim=0)
-    one_each = bool((case.scored.sum(dim=1) == 1).all())  # a cloze at a fixed place
-    if one_each or not chosen.any() or ((count > 0) & (count < rows)).any():
+    if case.is_prompt or not chosen.any() or ((count > 0) & (count < rows)).any():
         return None
-    if _chance_of_agreement(rows, count_of(chosen) / count_of(text)) > ALPHA:
+    if _chance_of_agreement(rows, _rate(case)) > ALPHA:
         return None
     return Problem(
         f"all {len(text)} rows are masked at the same "
@@ -490,40 +395,21 @@ def _same_mask_rows(case: Case) -> Problem | None:
     )
 
 
-def _texts_that_come_again(case: Case) -> int:
+def _texts_that_come_again(case: Case, earlier: Memory) -> int:
     """How many positions of repeated texts are masked alike; 0 if a text is masked in a new way."""
-    seen: dict[tuple[int, ...], list[torch.Tensor]] = {}
-    for other in case.earlier or ():
-        for row, text in enumerate(other.original if other.labels is not None else ()):
-            real = ~other.padding[row]
-            seen.setdefault(tuple(text[real].tolist()), []).append(other.scored[row, real])
     positions = 0
-    for row, text in enumerate(case.original):
-        real = ~case.padding[row]
-        for before in seen.get(tuple(text[real].tolist()), []):
-            if not torch.equal(before, case.scored[row, real]):
+    for row, (text, mask) in enumerate(case.rows()):
+        for before in earlier.masks.get(text, []):
+            if before != mask:
                 return 0
             positions += count_of(case.maskable[row])
-    return positions
-
-
-def _places_that_come_again(case: Case) -> int:
-    """How many positions are masked as in every earlier batch; 0 if one has another mask."""
-    positions = 0
-    for other in case.earlier or ():
-        if other.labels is None or other.labels.shape != case.labels.shape:
-            return 0
-        both = case.maskable & other.maskable
-        if not torch.equal(case.scored & both, other.scored & both):
-            return 0
-        positions += count_of(both)
     return positions
 
 
 @rule(
     "same-mask-epochs",
     "warning",
-    needs=("labels", "earlier"),
+    needs=("earlier", "labels"),
     unless=(*LABELS_LIE, "nothing-labelled"),
 )
 def _same_mask_epochs(case: Case) -> Problem | None:
@@ -532,16 +418,18 @@ def _same_mask_epochs(case: Case) -> Problem | None:
     Symptom: the training loss goes on falling and the validation loss does not (static masking).
     Source: transformers#5979, transformers#14284; RoBERTa, arXiv:1907.11692, section 4.1.
     """
-    rate = count_of(case.scored & case.maskable) / max(1, count_of(case.maskable))
+    earlier: Any = case.earlier
+    now = torch.where(case.maskable, case.scored.to(torch.int8), -1)
+    places = 0 if case.is_prompt and earlier.is_prompt else earlier.agreeing(now) or 0
     for positions, what in (
-        (_texts_that_come_again(case), "texts that come again are masked at the same positions"),
-        (_places_that_come_again(case), "every batch is masked at the same positions"),
+        (_texts_that_come_again(case, earlier), "texts that come again are masked alike"),
+        (places, "every batch is masked at the same positions"),
     ):
-        if _chance_of_agreement(torch.full((positions,), 2), rate) < ALPHA:
+        if _chance_of_agreement(torch.full((positions,), 2), _rate(case)) < ALPHA:
             return Problem(
                 what,
                 "mask when a batch is made, not once before training, and do not set the seed for "
-                "each: `batch = [collator(rows) for _ in batch]`",
+                "each",
                 case.scored,
             )
     return None
@@ -549,22 +437,24 @@ def _same_mask_epochs(case: Case) -> Problem | None:
 
 @rule(
     "padding-attended",
-    "info",
+    "warning",
     needs=("input_ids", "pad_id"),
-    unless=("label-hidden", "label-is-mask", "empty"),
+    unless=("label-hidden", "label-is-mask", "empty", "ignore-in-input", "not-a-batch"),
 )
 def _padding_attended(case: Case) -> Problem | None:
-    """The model reads padding: ``attention_mask`` is missing, or 1 there.
+    """The model reads padding: ``attention_mask`` is 1 there, or missing, which is an info.
 
     Symptom: the answers for a text change with the length of its neighbours.
-    Source: namiyousef/argument-mining#30; ``modeling_bert.py`` warns of it too.
+    Source: transformers#16136; namiyousef/argument-mining#30.
     """
     pads = case.original == case.pad_id
     where = pads if case.visible is None else pads & case.visible
-    if case.pad_means_more or not where.any():
+    missing = case.raw("attention_mask") is None
+    if case.pad_means_more or not where.any() or (case.visible is None and not missing):
         return None
     return Problem(
         f"the model reads {counted(where, 'position', 'positions')} of padding",
-        '`batch["attention_mask"] = (original != tokenizer.pad_token_id).long()`',
+        f"hide it: {SEEN}",
         where,
+        "info" if missing else "warning",
     )

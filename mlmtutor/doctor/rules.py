@@ -1,9 +1,9 @@
-"""What a check is, what it returns, and the table in which all checks stand.
+"""What a rule is, what it returns, and the tables in which all rules stand.
 
-A check is a small function that looks for one thing. The table runs them in the order in which
-they were registered. A mistake is often visible in many ways, so a check names the findings that
-would explain what it sees (``unless``) and is silent after one of them: one mistake gives one
-finding, at its cause.
+A rule is a small function that looks for one thing. They run in the order in which they were
+registered. A mistake is often visible in many ways, so a rule names the findings that would
+explain what it sees (``unless``) and is silent after one of them: one mistake gives one finding,
+at its cause.
 """
 
 import html
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mlmtutor._html import COLOURS
+
 ALPHA = 1e-4
-"""The level of each statistical test: the share of healthy batches on which it may be wrong. One
-batch meets nine of them, so at most 9 in 10,000 healthy batches raise an alarm (Bonferroni), if
-each token is drawn by itself."""
+"""The level of each statistical test: the share of healthy batches on which it may be wrong."""
 
 REMASK = '`batch["input_ids"], batch["labels"] = mask_tokens(original, tokenizer)`'
 
@@ -31,9 +31,10 @@ class Finding:
         severity: ``error`` (the loss is wrong, or the model crashes), ``warning`` (probably not
             what was meant) or ``info``.
         message: what was found, how many times, and where.
-        fix: what to write instead. Code in backticks runs where ``batch`` is the batch,
-            ``original`` its ids before masking, ``rows`` what the collator got, and ``collator``,
-            ``tokenizer``, ``model``, ``torch``, ``mask_tokens`` what their names say.
+        fix: what to write instead. Code in backticks was run on a copy of the batch first, and the
+            finding was gone. It runs where ``batch`` is the batch, ``original`` its ids before
+            masking, and ``tokenizer``, ``model``, ``torch``, ``mask_tokens`` what their names say.
+            Where no code cures it, the fix is said in words.
         positions: the (row, column) of each, in reading order.
         batches: which batches have it, where a list of batches was diagnosed.
     """
@@ -57,17 +58,24 @@ class Diagnosis:
     """What :func:`diagnose` returns: text in a terminal, a table in a notebook.
 
     Attributes:
-        findings: what was found, in the order of the table of checks.
+        findings: what was found, in the order of the table of rules.
         unchecked: pairs of a code and the reason why it could not be checked.
+        failed: the codes among them that were asked for: the tokenizer or model for them was
+            given, or the rule began and could not end.
     """
 
     findings: tuple[Finding, ...] = ()
     unchecked: tuple[tuple[str, str], ...] = ()
+    failed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether there is no error and no warning."""
-        return all(finding.severity == "info" for finding in self.findings)
+        """Whether there is no error and no warning, and all that was asked for was checked."""
+        return not self.failed and not self._loud
+
+    @property
+    def _loud(self) -> bool:
+        return any(finding.severity != "info" for finding in self.findings)
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -80,6 +88,13 @@ class Diagnosis:
         if errors:
             raise ValueError("This batch cannot be trained on:\n" + "\n".join(errors))
 
+    def _verdict(self) -> str:
+        if self._loud:
+            return ""
+        if self.failed:
+            return "Not everything that was asked for could be checked."
+        return "No error and no warning."
+
     def _not_checked(self) -> list[str]:
         reasons: dict[str, list[str]] = {}
         for code, reason in self.unchecked:
@@ -88,7 +103,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """Return all findings as text, then what could not be checked."""
-        verdict = ["No error and no warning."] if self.ok else []
+        verdict = [self._verdict()] if self._verdict() else []
         return "\n".join([*map(str, self.findings), *verdict, *self._not_checked()])
 
     __repr__ = __str__
@@ -96,32 +111,39 @@ class Diagnosis:
     def _repr_html_(self) -> str:
         """Return a table with inline styles only, which an untrusted notebook keeps."""
         colours = {  # background and text: a dark theme must not choose one of them
-            "error": ("✗", "background:#D55E00;color:#000;"),
-            "warning": ("!", "background:#E69F00;color:#000;"),
-            "info": ("i", "background:#6B7280;color:#fff;"),
+            "error": ("✗", f"background:{COLOURS['wrong']};color:#000;"),
+            "warning": ("!", f"background:{COLOURS['replaced']};color:#000;"),
+            "info": ("i", f"background:{COLOURS['scored']};color:#fff;"),
         }
-        cell = "padding:3px 7px;text-align:left;vertical-align:top;border:0;"
+        cell = "text-align:left;vertical-align:top;padding:3px 8px;white-space:normal;"
+        cell += "overflow-wrap:break-word;"
         rows = []
         for finding in self.findings:
             sign, colour = colours[finding.severity]
+            texts = (html.escape(text) for text in (finding.message, finding.fix))
             rows.append(
-                f'<tr style="background:transparent;"><th scope="row" style="{cell}{colour}'
-                f'white-space:nowrap;">{sign} {finding.severity}</th>'
-                + "".join(
-                    f'<td style="{cell}">{html.escape(text)}</td>'
-                    for text in (finding.code, finding.message, finding.fix)
-                )
+                f'<tr><th scope="row" style="{cell}{colour}">{sign} {finding.severity}<br>'
+                f"{html.escape(finding.code)}</th>"
+                + "".join(f'<td style="{cell}">{_code(text)}</td>' for text in texts)
                 + "</tr>"
             )
-        verdict = "✓ no error and no warning" if self.ok else f"{len(self.findings)} found"
         head = "".join(
-            f'<th scope="col" style="{cell}">{title}</th>'
-            for title in ("severity", "code", "what was found", "what to write instead")
+            f'<th scope="col" style="{cell}">{name}</th>' for name in ("code", "found", "fix")
         )
-        notes = "".join(
-            f'<p style="margin:6px 0;opacity:.72;">{html.escape(line)}</p>'
-            for line in self._not_checked()
-        )
+        verdict = self._verdict()
+        if self._loud:
+            loud = [finding for finding in self.findings if finding.severity != "info"]
+            verdict = counted(len(loud), "finding", "findings")
+        elif self.ok:
+            verdict = "✓ " + verdict[0].lower() + verdict[1:-1]
+        lines = self._not_checked()
+        notes = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+        if notes:
+            opened = " open" if self.failed else ""
+            notes = (
+                f'<details{opened} style="margin:6px 0;opacity:.72;"><summary>not checked: '
+                f"{len(self.unchecked)}</summary><ul>{notes}</ul></details>"
+            )
         table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>" if rows else ""
         return (
             '<div style="overflow-x:auto;"><table style="border-collapse:collapse;">'
@@ -130,13 +152,25 @@ class Diagnosis:
         )
 
 
+def _code(text: str) -> str:
+    """Escaped text with what stands in backticks as code."""
+    parts = text.split("`")
+    return "".join(
+        f'<code style="white-space:pre-wrap;">{part}</code>' if number % 2 else part
+        for number, part in enumerate(parts)
+    )
+
+
 class Problem(NamedTuple):
-    """What a check returns; the table adds the code, and the positions of ``where``."""
+    """What a rule returns; the table adds the code, and the positions of ``where``."""
 
     message: str
     fix: str
     where: torch.Tensor | None = None  # bool (rows, columns)
-    severity: str | None = None  # where it differs from that of the check
+    severity: str | None = None  # where it differs from that of the rule
+
+
+Function = Callable[[Any], Problem | str | None]
 
 
 @dataclass(frozen=True)
@@ -147,7 +181,7 @@ class Rule:
     severity: str
     needs: tuple[str, ...]
     unless: tuple[str, ...]
-    function: Callable[[Any], Problem | str | None]
+    function: Function
 
 
 RULES: dict[str, Rule] = {}
@@ -161,8 +195,8 @@ def rule(
     needs: Iterable[str] = (),
     unless: Iterable[str] = (),
     table: dict[str, Rule] = RULES,
-) -> Callable[[Callable[[Any], Problem | str | None]], Callable[[Any], Problem | str | None]]:
-    """Register a check: from now on :func:`diagnose` runs it after all others.
+) -> Callable[[Function], Function]:
+    """Register a rule: from now on :func:`diagnose` runs it after all others.
 
     The function gets a :class:`Case` and returns ``None`` (healthy), a :class:`Problem`, or a
     text: why it could not be checked. ``del RULES[code]`` takes it out again.
@@ -173,14 +207,14 @@ def rule(
         severity: ``error``, ``warning`` or ``info``.
         needs: attributes of :class:`Case` without which there is nothing to check, such as
             ``labels`` or ``tokenizer``.
-        unless: codes of findings that explain what this check would see. It is silent after them.
+        unless: codes of findings that explain what this rule would see. It is silent after them.
         table: ``RULES`` for batches, ``TRAINER_RULES`` for :func:`diagnose_trainer`.
 
     Returns:
         A decorator that returns the function unchanged.
 
     Raises:
-        TypeError: the code is no text, or ``needs`` or ``unless`` is no list of texts.
+        TypeError: the code is not a text, or ``needs`` or ``unless`` is not a list of texts.
         ValueError: the severity is unknown, or the code is one of mlmtutor's own.
 
     Example:
@@ -202,10 +236,8 @@ def rule(
         if not isinstance(words, list | tuple) or not all(isinstance(w, str) for w in words):
             raise TypeError(f"{name} must be a list or tuple of str, but is {words!r}.")
 
-    def register(
-        function: Callable[[Any], Problem | str | None],
-    ) -> Callable[[Any], Problem | str | None]:
-        if code in table and table[code].function.__module__.startswith("mlmtutor."):
+    def register(function: Function) -> Function:
+        if code in table and is_own(table[code]):
             raise ValueError(f"code must be new, but {code!r} is mlmtutor's own: choose another.")
         table[code] = Rule(code, severity, tuple(needs), tuple(unless), function)
         return function
@@ -213,20 +245,27 @@ def rule(
     return register
 
 
+def is_own(item: Rule) -> bool:
+    """Whether a rule is one of mlmtutor's own."""
+    return item.function.__module__.startswith("mlmtutor.")
+
+
 def run_rules(table: Mapping[str, Rule], case: Any) -> Diagnosis:
-    """Run the checks of a table in order."""
+    """Run the rules of a table in order."""
     findings: dict[str, Finding] = {}
-    unchecked = []
+    unchecked, failed = [], []
     for item in list(table.values()):
         if any(code in findings for code in item.unless):
             continue
         try:
             missing = next((need for need in item.needs if getattr(case, need) is None), None)
             problem = item.function(case) if missing is None else case.why_not(missing)
-        except Exception as error:  # a batch may hold anything, and a check may be a reader's
-            problem = f"the check failed with {type(error).__name__}: {error}"
+            asked = missing is None or case.asked(missing)
+        except Exception as error:  # a batch may hold anything, and a rule may be a reader's
+            problem, asked = f"the rule failed with {type(error).__name__}: {error}", True
         if isinstance(problem, str):
             unchecked.append((item.code, problem))
+            failed += [item.code] * asked
         elif problem is not None:
             positions = [] if problem.where is None else problem.where.nonzero().tolist()
             places = ", ".join(f"({row}, {column})" for row, column in positions[:3])
@@ -239,13 +278,15 @@ def run_rules(table: Mapping[str, Rule], case: Any) -> Diagnosis:
                 problem.fix + ".",
                 tuple((row, column) for row, column in positions),
             )
-    return Diagnosis(tuple(findings.values()), tuple(unchecked))
+    return Diagnosis(tuple(findings.values()), tuple(unchecked), tuple(failed))
 
 
 def at_least(count: int, trials: int, rate: float) -> float:
     """P(X >= count) for X ~ Binomial(trials, rate), summed exactly in float64."""
     if count <= 0:
         return 1.0
+    if not 0 < rate < 1:
+        return float(rate >= 1 and count <= trials)
     k = torch.arange(count, trials + 1, dtype=torch.float64)
     n = torch.tensor(float(trials), dtype=torch.float64)
     ways = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
@@ -255,6 +296,16 @@ def at_least(count: int, trials: int, rate: float) -> float:
 def at_most(count: int, trials: int, rate: float) -> float:
     """P(X <= count) for X ~ Binomial(trials, rate)."""
     return at_least(trials - count, trials, 1 - rate)
+
+
+def too_many(count: int, trials: int, rate: float) -> bool:
+    """Whether so many are not chance at this rate."""
+    return count > trials * rate and at_least(count, trials, rate) <= ALPHA
+
+
+def too_few(count: int, trials: int, rate: float) -> bool:
+    """Whether so few are not chance at this rate."""
+    return count < trials * rate and at_most(count, trials, rate) <= ALPHA
 
 
 def count_of(where: torch.Tensor) -> int:

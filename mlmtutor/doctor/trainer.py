@@ -1,67 +1,208 @@
-"""The table of checks for a ``transformers.Trainer``."""
+"""The table of rules for a ``transformers.Trainer``, which is left as it was."""
 
+import copy
 import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset, Subset
 
-from mlmtutor.doctor.facts import Case
-from mlmtutor.doctor.rules import RULES, TRAINER_RULES, Problem, rule, run_rules
+from mlmtutor.doctor.facts import Case, unwrapped
+from mlmtutor.doctor.fixes import CODE, in_words, quiet
+from mlmtutor.doctor.readable import model_class
+from mlmtutor.doctor.rules import RULES, TRAINER_RULES, Diagnosis, Problem, is_own, rule, run_rules
 
 
 class TrainerCase:
-    """A trainer as the checks see it.
+    """A trainer as the rules see it.
 
     Attributes:
-        trainer: what was given.
-        eval_data: the evaluation set, or the first of several; ``None`` if there is none.
+        trainer: a copy that shares all parts, with the collator inside a ``CheckedCollator``.
+        tokenizer: its ``processing_class``.
+        model: its model, unwrapped.
+        columns: the columns of the training set.
+        eval_sets: the evaluation sets by name, ``""`` for a single one; ``None`` without any.
     """
 
     def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+        self.trainer = copy.copy(trainer)
+        self.trainer.args = copy.copy(trainer.args)
+        if hasattr(trainer, "_eval_dataloaders"):
+            self.trainer._eval_dataloaders = dict(trainer._eval_dataloaders)
+        collator: Any = getattr(trainer, "data_collator", None)
+        while hasattr(collator, "_left") and hasattr(collator, "collator"):
+            collator = collator.collator
+        self.trainer.data_collator = collator
         self.tokenizer = getattr(trainer, "processing_class", None)
+        self.model = unwrapped(trainer.model)
+        self.columns = _columns(getattr(trainer, "train_dataset", None))
         sets = getattr(trainer, "eval_dataset", None)
-        self.eval_data = next(iter(sets.values()), None) if isinstance(sets, dict) else sets
+        sets = sets if isinstance(sets, dict) else {"": sets}
+        sets = {name: rows for name, rows in sets.items() if rows is not None}
+        self.eval_sets = sets or None
 
     def why_not(self, need: str) -> str | None:
         """Say why an attribute is ``None``."""
-        return "the trainer has no eval_dataset" if need == "eval_data" else None
+        return "the trainer has no eval_dataset" if need == "eval_sets" else None
+
+    def asked(self, need: str) -> bool:
+        """Whether an attribute that is ``None`` should be there."""
+        return False
 
     @cached_property
-    def eval_batches(self) -> list[Any]:
-        """The first evaluation batch, twice, as two evaluations would draw it."""
-        with _random_state_kept(self.trainer.data_collator):
-            return [next(iter(self.trainer.get_eval_dataloader(self.eval_data))) for _ in "12"]
+    def eval_batches(self) -> dict[str, list[Any]]:
+        """The first batch of each evaluation set, twice, as two evaluations would draw it."""
+        drawn = {}
+        for name, rows in (self.eval_sets or {}).items():
+            if _is_stream(rows):
+                raise TypeError(f"{_named(name)} is a stream, and a look would take rows from it")
+            try:
+                drawn[name] = [next(iter(self.trainer.get_eval_dataloader(rows))) for _ in (1, 2)]
+            except Exception as error:
+                told = f"drawing a batch of {_named(name)} raised {type(error).__name__}: {error}"
+                raise RuntimeError(told) from error
+        return drawn
+
+
+def look_at(trainer: Any) -> Diagnosis:
+    """Run all rules, and then each fix on another copy."""
+    with _all_left_as_it_was(trainer):
+        result = run_rules(TRAINER_RULES, TrainerCase(trainer))
+        findings = [
+            finding
+            if not is_own(TRAINER_RULES[finding.code]) or _cures(trainer, finding.code, finding.fix)
+            else replace(finding, fix=in_words(finding.fix))
+            for finding in result.findings
+        ]
+    return replace(result, findings=tuple(findings))
+
+
+def _cures(trainer: Any, code: str, fix: str) -> bool:
+    """Whether the finding is gone after the fix, on a copy with one batch of each set."""
+    case = TrainerCase(trainer)
+    size = trainer.args.eval_batch_size
+    few = {
+        name: Subset(rows, range(min(size, len(rows))))
+        for name, rows in (case.eval_sets or {}).items()
+        if not _is_stream(rows)
+    }
+    case.trainer.eval_dataset = few.get("", few or None)
+    import transformers
+
+    import mlmtutor
+
+    names: dict[str, Any] = {"trainer": case.trainer, "model": case.model, "mlmtutor": mlmtutor}
+    names |= {"torch": torch, "transformers": transformers, "tokenizer": case.tokenizer}
+    try:
+        for snippet in CODE.findall(fix):
+            exec(snippet, names)  # the code is the package's own, and sets attributes of a copy
+        after = run_rules(TRAINER_RULES, TrainerCase(case.trainer))
+    except Exception:
+        return False
+    return code not in after.codes and code not in after.failed
 
 
 @contextmanager
-def _random_state_kept(collator: Any) -> Iterator[None]:
-    """Leave every generator that a collator may draw from as it was."""
-    generator: Any = getattr(collator, "generator", None)
-    state = generator.get_state() if isinstance(generator, torch.Generator) else None
-    # A call can put another generator in its place; since 5.24 one that another process made, too.
-    names = [name for name in ("generator", "_generator_pid") if hasattr(collator, name)]
-    kept = {name: getattr(collator, name) for name in names}
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+def _all_left_as_it_was(trainer: Any) -> Iterator[None]:
+    """Put back every generator, every attribute of every module, and what accelerate keeps."""
+    sets = getattr(trainer, "eval_dataset", None)
+    owners = [getattr(trainer, "data_collator", None), getattr(trainer, "train_dataset", None)]
+    owners += list(sets.values()) if isinstance(sets, dict) else [sets]
+    undo: list[Callable[[], Any]] = [
+        partial(random.setstate, random.getstate()),
+        partial(np.random.set_state, np.random.get_state()),  # noqa: NPY002
+    ]
+    for owner in owners:
+        _remember(owner, undo, 3)
+    for module in trainer.model.modules():  # BigBird replaces its attention for a short row
+        for holder in (vars(module), module._modules, module._parameters, module._buffers):
+            undo.append(partial(_restore, holder, dict(holder)))
+        if hasattr(module, "config"):
+            undo.append(partial(_restore, vars(module.config), dict(vars(module.config))))
+    loaders = getattr(getattr(trainer, "accelerator", None), "_dataloaders", None)
+    if isinstance(loaders, list):
+        undo.append(partial(loaders.__setitem__, slice(None), list(loaders)))
     try:
-        with torch.random.fork_rng(devices=[]):
+        with quiet():
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        if state is not None:
-            generator.set_state(state)
-        for name, value in kept.items():
-            if getattr(collator, name) is not value:  # it may be one that cannot be set
-                setattr(collator, name, value)
+        for step in undo:
+            step()
 
 
-@rule("accumulation-inflated", "error", table=TRAINER_RULES)
+def _restore(holder: dict[str, Any], before: dict[str, Any]) -> None:
+    if holder.keys() != before.keys() or any(holder[k] is not v for k, v in before.items()):
+        holder.clear()
+        holder.update(before)
+
+
+def _remember(owner: Any, undo: list[Callable[[], Any]], depth: int) -> None:
+    """Note how to put back the generators that an object holds, and what it holds them in."""
+    if isinstance(owner, torch.Generator):
+        undo.append(partial(owner.set_state, owner.get_state()))
+    elif isinstance(owner, np.random.Generator):
+        bits = owner.bit_generator
+        undo.append(partial(setattr, bits, "state", copy.deepcopy(bits.state)))
+    elif isinstance(owner, np.random.RandomState):
+        undo.append(partial(owner.set_state, owner.get_state()))
+    elif isinstance(owner, random.Random):
+        undo.append(partial(owner.setstate, owner.getstate()))
+    elif depth and isinstance(owner, partial):
+        for part in (owner.func, *owner.args, *owner.keywords.values()):
+            _remember(part, undo, depth - 1)
+    elif depth and not isinstance(owner, type | torch.Tensor | torch.nn.Module):
+        held = getattr(owner, "__dict__", None)
+        if isinstance(held, dict):
+            undo.append(partial(_restore, held, dict(held)))
+        parts = [*(held or {}).values(), getattr(owner, "generator", None)]
+        parts += [cell.cell_contents for cell in getattr(owner, "__closure__", None) or ()]
+        for part in parts:
+            _remember(part, undo, depth - 1)
+
+
+def _is_stream(rows: Any) -> bool:
+    """Whether rows can be read once only; those of ``datasets`` begin again each time."""
+    by_number = hasattr(rows, "__getitem__") and not isinstance(rows, IterableDataset)
+    return not by_number and not type(rows).__module__.startswith("datasets.")
+
+
+def _named(name: str) -> str:
+    return f"the evaluation set {name!r}" if name else "the evaluation set"
+
+
+def _columns(dataset: Any) -> list[str]:
+    """The column names of a dataset: of its table, or of its first example."""
+    names = getattr(dataset, "column_names", None)
+    if names is None and not _is_stream(dataset):
+        try:
+            names = list(dataset[0])
+        except Exception:
+            names = []
+    return [str(name) for name in names or ()]
+
+
+@rule("model-class", "error", table=TRAINER_RULES)
+def _model_class(case: TrainerCase) -> Problem | str | None:
+    """The class of the model doesn't compute a masked-LM loss from the labels of the collator.
+
+    Symptom: "The model did not return a loss from the inputs", or a loss that means another thing.
+    Source: transformers#16888, transformers#8174.
+    """
+    batch: dict[str, Any] = dict.fromkeys(case.columns, torch.zeros(1, 1).long())
+    if getattr(case.trainer.data_collator, "mlm", False):
+        batch["labels"] = torch.tensor([[-100]])
+    if getattr(case.trainer, "compute_loss_func", None) is not None:
+        return None  # a loss of one's own may take any logits
+    return model_class(Case(batch, case.tokenizer, case.model))
+
+
+@rule("accumulation-inflated", "error", unless=("model-class",), table=TRAINER_RULES)
 def _accumulation_inflated(case: TrainerCase) -> Problem | None:
     """Gradients are summed over the accumulation steps, and never divided by their number.
 
@@ -82,51 +223,54 @@ def _accumulation_inflated(case: TrainerCase) -> Problem | None:
         return None
     model = trainer.model
     ids = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]], device=next(model.parameters()).device)
-    ids = ids % model.get_input_embeddings().weight.shape[0]
+    ids = ids % case.model.get_input_embeddings().weight.shape[0]
     losses = []
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for items in (ids.numel(), 2 * ids.numel()):
-                batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
-                number = torch.tensor(items, device=ids.device)
-                losses.append(trainer.compute_loss(model, batch, num_items_in_batch=number))
-    finally:
-        model.train(training)
+    model.eval()  # each module gets its own mode back
+    with torch.no_grad():
+        for items in (ids.numel(), 2 * ids.numel()):
+            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+            number = torch.tensor(items, device=ids.device)
+            losses.append(trainer.compute_loss(model, batch, num_items_in_batch=number))
     if not torch.isclose(losses[0], losses[1]):
         return None  # it divides by the number, so twice the number gives half the loss
     return Problem(
-        f"the loss of {type(model).__name__} ignores num_items_in_batch, but the trainer counts on "
-        f"it: {steps} accumulation steps give a loss and a gradient {steps} times too large",
-        "before the trainer is made, set `model.accepts_loss_kwargs = False`; for this one, "
-        "`trainer.model_accepts_loss_kwargs = False`",
+        f"the loss of {type(case.model).__name__} ignores num_items_in_batch, but the trainer "
+        f"counts on it: {steps} accumulation steps give a loss and a gradient {steps} times too "
+        "large",
+        "pass compute_loss_func=mlmtutor.trainer_loss when the trainer is made; for this one, "
+        "`trainer.compute_loss_func = mlmtutor.trainer_loss`",
     )
 
 
 @rule("column-dropped", "error", table=TRAINER_RULES)
 def _column_dropped(case: TrainerCase) -> Problem | None:
-    """The dataset has a column of labels whose name ``forward`` does not have.
+    """The dataset has a column of labels, or of offsets, whose name ``forward`` does not have.
 
-    Symptom: "The model did not return a loss from the inputs".
-    Source: transformers#26357; ``Trainer._remove_unused_columns``.
+    Symptom: "The model did not return a loss from the inputs", or words that are masked in part.
+    Source: transformers#26357; ``Trainer._remove_unused_columns``; huggingface/course#22.
     """
     trainer = case.trainer
     if not trainer.args.remove_unused_columns:
         return None
-    known = {*inspect.signature(trainer.model.forward).parameters, "label", "label_ids"}
+    known = {*inspect.signature(case.model.forward).parameters, "label", "label_ids"}
     known |= set(getattr(trainer, "label_names", None) or ())
-    columns = [name for name in _columns(trainer.train_dataset) if name not in known]
-    lost = [name for name in columns if "label" in name.lower()]
-    if not lost:
-        return None
-    return Problem(
-        f"Trainer drops the columns {lost}: {type(trainer.model).__name__}.forward has no argument "
-        "of that name",
-        "rename the column to labels: `trainer.train_dataset = "
-        f'[{{("labels" if key == "{lost[0]}" else key): value for key, value in row.items()}} '
-        "for row in trainer.train_dataset]`",
-    )
+    dropped = [name for name in case.columns if name not in known]
+    lost = [name for name in dropped if "label" in name.lower()]
+    said = f"{type(case.model).__name__}.forward has no argument of that name"
+    if lost:
+        return Problem(
+            f"Trainer drops the columns {lost}: {said}",
+            "rename the column to labels: `trainer.train_dataset = "
+            f'[{{("labels" if key == "{lost[0]}" else key): value for key, value in row.items()}} '
+            "for row in trainer.train_dataset]`",
+        )
+    whole_word = getattr(trainer.data_collator, "whole_word_mask", False)
+    if whole_word and "offset_mapping" in dropped:
+        return Problem(
+            f"Trainer drops the column offset_mapping, by which the collator knows words: {said}",
+            "keep it, and pad all rows to one length: `trainer.args.remove_unused_columns = False`",
+        )
+    return None
 
 
 @rule("labels-overwritten", "warning", table=TRAINER_RULES)
@@ -137,38 +281,58 @@ def _labels_overwritten(case: TrainerCase) -> Problem | None:
     Source: transformers#26357, PR #26438.
     """
     collator = case.trainer.data_collator
-    if "labels" not in _columns(case.trainer.train_dataset) or not getattr(collator, "mlm", False):
+    if "labels" not in case.columns or not getattr(collator, "mlm", False):
         return None
     return Problem(
         f"{type(collator).__name__} overwrites the column labels with labels of its own",
-        "for your labels, `trainer.data_collator = transformers.default_data_collator`; for those "
-        "of the collator, leave the column out",
+        "leave the column out; or, to have yours, "
+        "`trainer.data_collator = transformers.default_data_collator`",
     )
 
 
-@rule("eval-unmasked", "error", needs=("eval_data",), table=TRAINER_RULES)
+@rule("eval-unmasked", "error", needs=("eval_sets",), table=TRAINER_RULES)
 def _eval_unmasked(case: TrainerCase) -> Problem | None:
     """The evaluation is done on text that is not masked.
 
     Symptom: an evaluation loss near 0, a perplexity of about 1.0.
     Source: transformers PR #1633.
     """
-    findings = run_rules(RULES, Case(case.eval_batches[0], case.tokenizer)).findings
     copied = ("everything-labelled", "never-replaced", "labels-missing")
-    found = [finding for finding in findings if finding.code in copied]
-    if not found:
-        return None
-    return Problem(
-        f"the first evaluation batch: {found[0].message.rstrip('.')}",
-        "evaluate with the collator that masks: `trainer.data_collator = "
-        "transformers.DataCollatorForLanguageModeling(tokenizer)`",
-    )
+    for name, (batch, _) in case.eval_batches.items():
+        findings = run_rules(RULES, Case(batch, case.tokenizer)).findings
+        found = [finding for finding in findings if finding.code in copied]
+        if found:
+            return Problem(
+                f"the first batch of {_named(name)}: {found[0].message.rstrip('.')}",
+                "evaluate with the collator that masks: `trainer.data_collator = "
+                "transformers.DataCollatorForLanguageModeling(trainer.processing_class)`",
+            )
+    return None
+
+
+@rule("no-eval-loss", "warning", needs=("eval_sets",), table=TRAINER_RULES)
+def _no_eval_loss(case: TrainerCase) -> Problem | None:
+    """The model has a second kind of label, and without it Trainer evaluates no loss.
+
+    Symptom: KeyError ``eval_loss``; ``metric_for_best_model`` is not found.
+    Source: transformers#25025, transformers#19957.
+    """
+    names = list(getattr(case.trainer, "label_names", None) or ())
+    for name, (batch, _) in case.eval_batches.items():
+        missing = [label for label in names if label not in batch]
+        if missing and "labels" in batch:
+            return Problem(
+                f"Trainer evaluates a loss only where all of label_names={names} are in a batch, "
+                f"and {_named(name)} has no {', '.join(missing)}: there will be no eval_loss",
+                'pass label_names to TrainingArguments, or here `trainer.label_names = ["labels"]`',
+            )
+    return None
 
 
 @rule(
     "eval-mask-changes",
     "warning",
-    needs=("eval_data",),
+    needs=("eval_sets",),
     unless=("eval-unmasked",),
     table=TRAINER_RULES,
 )
@@ -178,25 +342,20 @@ def _eval_mask_changes(case: TrainerCase) -> Problem | None:
     Symptom: the evaluation loss jumps between two evaluations of one model.
     Source: transformers PR #36357, HF course chapter 7.3.
     """
-    first, second = (torch.as_tensor(batch["labels"]) for batch in case.eval_batches)
-    if torch.equal(first, second):
-        return None
-    return Problem(
-        "two draws of the first evaluation batch have different masks, so two evaluations of one "
-        "model differ",
-        "mask the evaluation set once: `mlm = trainer.data_collator`, "
-        "`fixed = mlm(list(trainer.eval_dataset))`, `trainer.eval_dataset = "
-        "[dict(zip(fixed, row)) for row in zip(*fixed.values())]`, `trainer.data_collator = "
-        'lambda rows: (transformers.default_data_collator if "labels" in rows[0] else mlm)(rows)`',
-    )
-
-
-def _columns(dataset: Any) -> list[str]:
-    """The column names of a dataset: of its table, or of its first example."""
-    names = getattr(dataset, "column_names", None)
-    if names is None:
-        try:
-            names = list(dataset[0])
-        except Exception:  # streams have no first example that could be put back
-            names = []
-    return [str(name) for name in names]
+    for name, batches in case.eval_batches.items():
+        first, second = (torch.as_tensor(batch["labels"]) for batch in batches)
+        if torch.equal(first, second):
+            continue
+        masked = "masked(trainer.eval_dataset)"
+        if name:
+            masked = "{name: masked(rows) for name, rows in trainer.eval_dataset.items()}"
+        return Problem(
+            f"two draws of the first batch of {_named(name)} have different masks, so two "
+            "evaluations of one model differ",
+            "mask the evaluation set once: `masked = lambda rows: [dict(zip(batch, row)) for batch "
+            "in trainer.get_eval_dataloader(rows) for row in zip(*batch.values())]`, "
+            f"`trainer.eval_dataset = {masked}`, `trainer.data_collator = lambda rows, "
+            "mlm=trainer.data_collator: (transformers.default_data_collator if "
+            '"labels" in rows[0] else mlm)(rows)`',
+        )
+    return None

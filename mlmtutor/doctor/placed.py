@@ -1,0 +1,399 @@
+"""The third part of the table: do the labels stand where they should?"""
+
+from typing import Any
+
+import torch
+
+from mlmtutor.doctor import possible  # noqa: F401  its rules come first
+from mlmtutor.doctor.facts import Case, get, most_common
+from mlmtutor.doctor.readable import AT_MASKS, SEEN
+from mlmtutor.doctor.rules import (
+    ALPHA,
+    REMASK,
+    Problem,
+    at_least,
+    count_of,
+    counted,
+    rule,
+    set_labels,
+    too_many,
+)
+
+NO_LABELS = ("ignore-in-input", "labels-binary", "mask-is-unk")
+
+
+def _moved(values: torch.Tensor, step: int) -> torch.Tensor:
+    """What stands ``step`` positions to the right of each position."""
+    return values.roll(-step, dims=1)
+
+
+@rule("shifted", "error", needs=("labels",), unless=NO_LABELS)
+def _shifted(case: Case) -> Problem | None:
+    """Each label belongs to another position: the next one, as in a causal model, or far away.
+
+    Judged by the neighbours that can be read, or by mask tokens that stand beside each label.
+
+    Symptom: the loss stays high; the model answers with the next token.
+    Source: transformers#5886; LLaVA#171.
+    """
+    ids, labels, scored = case.input_ids, case.labels, case.scored
+    count = count_of(scored)
+    if count == 0:
+        return None
+    bare = case.masked & ~scored  # a healthy batch has few [MASK] without a label
+    shown = ~case.masked & ~case.padded
+    misfits = count_of(case.kept | (scored & case.masked)) <= 0.5 * count
+    pairs = (shown & _moved(shown, 1))[:, :-1]
+    alike = count_of(pairs & (ids[:, :-1] == ids[:, 1:]))
+    by_chance = (alike + 1) / (count_of(pairs) + 2)  # a text may repeat itself
+    for step, word in ((1, "next"), (-1, "previous")):
+        edge = torch.ones_like(scored)
+        edge[:, -1 if step == 1 else 0] = False
+        near = scored & edge & _moved(shown, step) & ~case.kept
+        fits = near & (_moved(ids, step) == labels)
+        seen = count_of(fits) > 0.8 * count_of(near) and too_many(
+            count_of(fits), count_of(near), by_chance
+        )
+        # Or: does every bare [MASK] get a label by moving them?
+        cured = misfits and bool(bare.any()) and not (case.masked & ~_moved(scored, -step)).any()
+        if seen or cured:
+            told = count_of(fits if seen else scored & edge & _moved(case.masked, step))
+            return Problem(
+                f"{told} of {count} labels belong to the {word} position: "
+                "masked models answer at the same index, only causal models shift",
+                "move them back: " + set_labels(f'batch["labels"].roll({step}, dims=1)'),
+                scored,
+            )
+    return _other_side(case, misfits)
+
+
+def _other_side(case: Case, misfits: bool) -> Problem | None:
+    """Labels that were padded on the other side than the ids."""
+    pads = case.padded.sum(dim=1)
+    if not misfits or not pads.any() or case.visible is None:
+        return None
+    for sign, ids_on, labels_on in ((1, "left", "right"), (-1, "right", "left")):
+        moved, scored = (
+            torch.stack([row.roll(sign * n) for row, n in zip(x, pads.tolist(), strict=True)])
+            for x in (case.labels, case.scored)
+        )
+        fit = scored & (case.masked | (case.input_ids == moved))
+        if count_of(fit & ~case.padded) > 0.6 * count_of(scored):
+            roll = f"row.roll({'' if sign == 1 else '-'}int(n))"
+            return Problem(
+                f"ids are padded on the {ids_on} side and labels on the {labels_on} one, so each "
+                "row of labels is shifted by its own padding",
+                "pad both on one side, or shift the labels back: "
+                + set_labels(
+                    f'torch.stack([{roll} for row, n in zip(batch["labels"], '
+                    '(batch["attention_mask"] == 0).sum(1))])'
+                ),
+                case.scored,
+            )
+    return None
+
+
+@rule("inverted", "error", needs=("labels", "mask_id"), unless=(*NO_LABELS, "shifted"))
+def _inverted(case: Case) -> Problem | None:
+    """The labels are on the tokens that were not masked.
+
+    Symptom: the loss is close to 0 at once: nearly every answer can be copied.
+    Source: transformers#2946, transformers#3499; HF forum 2346.
+    """
+    hidden = case.masked & ~case.scored
+    shown = case.maskable & ~case.masked
+    if not hidden.any() or (case.masked & case.scored).any():
+        return None
+    if count_of(shown & case.scored) <= 0.5 * count_of(shown):
+        return None
+    return Problem(
+        f"{counted(case.masked, 'position holds', 'positions hold')} [MASK] without a label, but "
+        f"{counted(case.scored, 'other has one', 'others have one')}: -100 goes where nothing is "
+        "predicted",
+        "label the masks: "
+        + set_labels('torch.where(batch["input_ids"] == original, -100, original)'),
+        hidden,
+    )
+
+
+@rule(
+    "everything-labelled",
+    "error",
+    needs=("labels",),
+    unless=(*NO_LABELS, "shifted", "inverted", "ignore-pad"),
+)
+def _everything_labelled(case: Case) -> Problem | None:
+    """Every position is scored, and the labels equal the ids: ``labels=input_ids``.
+
+    Symptom: a loss far too good (0.1 to 0.2) and an accuracy near 1 that mean copying.
+    Source: transformers#20797, lucidrains/mlm-pytorch#2, keras-bert#188.
+    """
+    text = case.maskable
+    kept, count = count_of(case.kept & text), count_of(text)
+    if not text.any() or not case.scored[text].all() or kept <= 0.5 * count:
+        return None  # where the answers are hidden, none can be copied
+    ends = case.special & ~case.padding & ~case.masked
+    # Maskers never select [CLS] or [SEP]: if all of those are scored, that is proof. Otherwise
+    # ask how likely it is to select all, and to keep as many, at rates of 40 % and 20 %.
+    chance = 0.4**count * at_least(kept, count, 0.2)
+    proof = bool(ends.any()) and bool(case.scored[ends].all())
+    if not proof and chance > ALPHA:
+        return None
+    answer_lost = case.mask_id is not None and bool(
+        (case.scored & (case.labels == case.mask_id)).any()
+    )
+    if answer_lost:
+        fix = set_labels('torch.where(batch["input_ids"] == original, -100, original)')
+    elif torch.equal(case.kept, case.scored):
+        fix = f"nothing is masked either, so mask the text: {REMASK}"
+    else:
+        fix = set_labels(
+            'torch.where(batch["input_ids"] == batch["labels"], -100, batch["labels"])'
+        )
+    pads = count_of(case.scored & case.padding)
+    return Problem(
+        f"all {count_of(case.scored)} positions are scored"
+        + (f", {pads} of them padding" if pads else "")
+        + ": most answers can be copied from the input"
+        + ("; where [MASK] stands, the label is [MASK] too" if answer_lost else ""),
+        fix,
+        case.scored,
+    )
+
+
+LABELS_LIE = (*NO_LABELS, "shifted", "inverted", "everything-labelled")
+
+
+@rule("label-is-mask", "error", needs=("labels", "mask_id"), unless=(*LABELS_LIE, "ignore-pad"))
+def _label_is_mask(case: Case) -> Problem | None:
+    """The answer is ``[MASK]`` itself: the labels were copied after masking, or never cloned.
+
+    Symptom: the loss falls to 0 and the model answers [MASK].
+    Source: wzzzd/pretrain_bert_with_maskLM#2; the example of SO 61470768 as retold on the web.
+    """
+    where = case.scored & (case.labels == case.mask_id)
+    if not where.any():
+        return None
+    # A few among many are mask tokens that stood in the text and were selected like a word.
+    literal = count_of(where & case.masked) < 0.5 * count_of(case.scored & case.masked)
+    cause = "the labels were taken from ids that were masked already"
+    fix = "copy the ids before masking (`original = original.clone()`): " + set_labels(
+        'torch.where(batch["labels"] == -100, -100, original)'
+    )
+    if literal:
+        cause = "the text itself has mask tokens, and the masker selected them"
+        fix = "protect all special tokens: " + set_labels(
+            'torch.where(batch["labels"] == tokenizer.mask_token_id, -100, batch["labels"])'
+        )
+    return Problem(
+        f"{counted(where, 'label is', 'labels are')} {case.mask_id}, the id of "
+        f"{case.tokenizer.mask_token} itself: {cause}",
+        fix,
+        where,
+        "warning" if literal else "error",
+    )
+
+
+def _put_back(which: str, condition: str) -> str:
+    """The fix that takes labels away and gives the input its tokens back."""
+    return (
+        f"`{which} = {condition}`, "
+        f'`batch["input_ids"] = torch.where({which}, batch["labels"], batch["input_ids"])`, '
+        f'`batch["labels"] = torch.where({which}, -100, batch["labels"])`'
+    )
+
+
+def _padding_scored(case: Case) -> Any:
+    """Where a label answers for padding. The label is the original, so [PAD] there is padding."""
+    hidden = torch.zeros_like(case.scored) if case.visible is None else case.scored & ~case.visible
+    if case.pad_id is None:
+        same = case.labels[hidden].unique().numel() == 1
+        return hidden if same else torch.zeros_like(hidden)
+    pads = case.scored & (case.labels == case.pad_id)
+    return pads & hidden if case.pad_means_more else pads
+
+
+@rule("padding-labelled", "error", needs=("labels",), unless=(*LABELS_LIE, "label-is-mask"))
+def _padding_labelled(case: Case) -> Problem | None:
+    """Padding is scored. ``attention_mask`` does not prevent it: only -100 does.
+
+    Symptom: the loss depends on how much padding a batch has, and looks better with more.
+    Source: transformers#8977, d2l-ai/d2l-en#2582.
+    """
+    where = _padding_scored(case)
+    if not where.any():
+        return None
+    condition = f'batch["labels"] == {case.pad_id}'
+    if case.pad_id is None or case.pad_means_more:
+        condition = '(batch["attention_mask"] == 0) & (batch["labels"] >= 0)'
+    return Problem(
+        f"{counted(where, 'position of padding is', 'positions of padding are')} scored",
+        "leave it out: " + _put_back("pads", condition),
+        where,
+    )
+
+
+def _astray(case: Case) -> bool:
+    """Whether most labels stand where nothing was masked or kept: they belong elsewhere."""
+    fit = count_of(case.scored & (case.masked | case.kept))
+    return count_of(case.scored) > 2 and fit < 0.5 * count_of(case.scored) and case.masked.any()
+
+
+@rule("label-hidden", "error", needs=("labels",), unless=LABELS_LIE)
+def _label_hidden(case: Case) -> Problem | str | None:
+    """``attention_mask`` is 0 at positions that are scored and are not padding.
+
+    Symptom: the loss stays high: the model answers for positions that it may not look at.
+    Source: transformers#7643; CogSciPrag/Understanding-LLMs-course#13.
+    """
+    if case.visible is None:
+        given = case.raw("attention_mask") is not None
+        return "the attention_mask could not be read" if given else None
+    where = case.scored & ~case.visible & ~_padding_scored(case)
+    if not where.any() or (_astray(case) and (case.masked & case.visible & ~case.scored).any()):
+        return None
+    pads = case.padding if case.pad_id is None else case.input_ids == case.pad_id
+    at_masks = case.masked.any() and torch.equal(~case.visible & ~pads | case.masked, case.masked)
+    return Problem(
+        f"attention_mask is 0 at {counted(where, 'scored position', 'scored positions')}"
+        + (": it is 0 exactly at the mask tokens, but it says what is padding" if at_masks else ""),
+        f"make it from the ids before masking: {SEEN}",
+        where,
+    )
+
+
+@rule(
+    "special-labelled",
+    "warning",
+    needs=("labels", "tokenizer"),
+    unless=(*LABELS_LIE, "label-is-mask"),
+)
+def _special_labelled(case: Case) -> Problem | None:
+    """[CLS], [SEP] or another special token is scored, added ones included.
+
+    An info in masked diffusion, which masks every token alike.
+
+    Symptom: the loss is too low: these answers are known from the position alone.
+    Source: google-research/bert#166, transformers#1395, AnswerDotAI/ModernBERT#212;
+    transformers#12936 (added tokens).
+    """
+    others = {case.pad_id, case.mask_id, get(case.tokenizer, "unk_token_id")}
+    ends = sorted(set(case.special_ids.tolist()) - others)
+    where = case.scored & torch.isin(case.original, torch.tensor(ends, dtype=torch.int64))
+    if not where.any():
+        return None
+    found = sorted(set(case.original[where].tolist()))
+    diffusion = case.is_diffusion
+    return Problem(
+        f"{counted(where, 'special token is', 'special tokens are')} scored, of the "
+        f"{'id' if len(found) == 1 else 'ids'} {', '.join(map(str, found))}",
+        "usual in masked diffusion"
+        if diffusion
+        else "protect them: "
+        + _put_back("special", f'torch.isin(batch["labels"], torch.tensor({found}))'),
+        where,
+        "info" if diffusion else "warning",
+    )
+
+
+@rule(
+    "mask-without-label",
+    "warning",
+    needs=("labels", "mask_id"),
+    unless=(*LABELS_LIE, "nothing-labelled", "label-out-of-range", "label-hidden"),
+)
+def _mask_without_label(case: Case) -> Problem | None:
+    """The model reads ``[MASK]`` at positions that are not scored.
+
+    An info where they are few: a text that mentions [MASK] has some.
+
+    Symptom: fewer answers than masks; the model never learns from these.
+    Source: transformers#3499.
+    """
+    where = case.masked & ~case.scored
+    if not where.any():
+        return None
+    dropped = (where.sum(dim=1) > 1) & ~case.scored.any(dim=1)  # rows
+    few = count_of(where) <= 0.25 * count_of(case.masked) and not dropped.any()
+    why, others = "it was dropped, or the text itself held them", 'batch["labels"]'
+    if _astray(case):
+        why = "the labels stand elsewhere, so they belong to other rows or other positions"
+        others = "-100"
+    return Problem(
+        f"of {counted(case.masked, 'mask token', 'mask tokens')} in the input "
+        f"{counted(where, 'has', 'have')} no label: {why}",
+        "nothing to do where the text is about masks"
+        if few
+        else "take mask tokens out of the text before masking, and score all the others: "
+        + set_labels(AT_MASKS.replace("-100", others)),
+        where,
+        "info" if few else "warning",
+    )
+
+
+@rule(
+    "mostly-unknown",
+    "warning",
+    needs=("labels", "tokenizer"),
+    unless=(*LABELS_LIE, "nothing-labelled"),
+)
+def _mostly_unknown(case: Case) -> Problem | None:
+    """Most answers are [UNK]: the vocabulary does not fit the text, or a word has several pieces.
+
+    Symptom: the loss is low, and the model answers [UNK].
+    Source: yl4579/PL-BERT#55, facebookresearch/pytext PR #960.
+    """
+    unknown = get(case.tokenizer, "unk_token_id")
+    if unknown is None or case.pad_id == unknown or not case.scored.any():
+        return None
+    where = case.scored & (case.labels == unknown)
+    lost = ~case.padding & (case.original == unknown)
+    real = lost | case.maskable
+    if count_of(where) <= 0.5 * count_of(case.scored):
+        return None
+    cloze = case.is_cloze and torch.equal(lost, where)
+    if not cloze and not too_many(count_of(lost), count_of(real), 0.4):
+        return None
+    name = case.tokenizer.unk_token
+    return Problem(
+        f"{count_of(where)} of {counted(case.scored, 'label is', 'labels are')} {name}: "
+        + (
+            "the word is not one token of this vocabulary"
+            if cloze
+            else f"{count_of(lost)} of {count_of(real)} tokens of the text are unknown to this "
+            "tokenizer"
+        ),
+        "take the id from tokenizer(word, add_special_tokens=False), with one [MASK] for each piece"
+        if cloze
+        else "load the tokenizer that belongs to the text and the model",
+        where,
+    )
+
+
+@rule(
+    "one-answer",
+    "error",
+    needs=("labels",),
+    unless=(*LABELS_LIE, "label-is-mask", "ignore-pad", "padding-labelled", "mostly-unknown"),
+)
+def _one_answer(case: Case) -> Problem | None:
+    """Every label is the same id, in a text of many tokens.
+
+    Symptom: the loss falls to 0: the model answers with one token everywhere.
+    Source: no thread; one id assigned to ``labels[selected]`` in place of ``original[selected]``.
+    """
+    shown = case.original[case.maskable & ~case.scored]
+    if case.is_prompt or not len(shown) or not case.chosen.any():
+        return None
+    value, count = most_common(case.labels[case.chosen])
+    if count < count_of(case.chosen):
+        return None
+    share = (count_of(shown == value) + 1) / (len(shown) + 2)
+    if share**count > ALPHA:
+        return None
+    return Problem(
+        f"all {count} labels are {value}, though the text has {shown.unique().numel()} tokens",
+        "take the label of each position from the ids before masking: "
+        + set_labels('torch.where(batch["labels"] == -100, -100, original)'),
+        case.chosen,
+    )

@@ -1,0 +1,385 @@
+"""The first part of the table: can the batch be read, and by this tokenizer and this model?"""
+
+import inspect
+import json
+import re
+from typing import Any
+
+import torch
+
+from mlmtutor.doctor.facts import TOO_SMALL, Case, get
+from mlmtutor.doctor.rules import REMASK, Problem, rule, set_labels
+
+AT_MASKS = 'torch.where(batch["input_ids"] == tokenizer.mask_token_id, original, -100)'
+SEEN = '`batch["attention_mask"] = (original != tokenizer.pad_token_id).long()`'
+AGAIN = "pass what the collator returns, batch = collator(rows)"
+
+
+@rule("not-a-tokenizer", "error")
+def _not_a_tokenizer(case: Case) -> Problem | None:
+    """What was given as tokenizer is not one.
+
+    Symptom: none: nothing that needs a tokenizer would be checked.
+    Source: ``PreTrainedTokenizerBase`` of transformers.
+    """
+    given = case.given_tokenizer
+    if given is None or case.tokenizer is not None:
+        return None
+    exchanged = get(case.given_model, "all_special_ids") is not None
+    return Problem(
+        f"the tokenizer is {_kind(given)}" + (": tokenizer and model look exchanged" * exchanged),
+        "call diagnose(batch, tokenizer, model), with the loaded tokenizer",
+    )
+
+
+@rule("not-a-model", "error")
+def _not_a_model(case: Case) -> Problem | None:
+    """What was given as model is not one.
+
+    Symptom: none: nothing that needs a model would be checked.
+    Source: ``PreTrainedModel`` of transformers.
+    """
+    if case.given_model is None or case.model is not None:
+        return None
+    return Problem(
+        f"the model is {_kind(case.given_model)}",
+        "call diagnose(batch, tokenizer, model), with the loaded model itself",
+    )
+
+
+def _kind(given: Any) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__}, not an object of it"
+    return f"a {type(given).__name__}"
+
+
+@rule("model-class", "error", unless=("not-a-model",))
+def model_class(case: Case) -> Problem | None:
+    """The class of the model doesn't compute a masked-LM loss from these labels.
+
+    It has no head, another head, a loss that shifts labels, wants a second kind of label, or is
+    ELECTRA's discriminator. Masked-LM classes are those that transformers lists as such.
+
+    Symptom: the loss is ``None``, a TypeError, or a number that means something else.
+    Source: transformers#16888, transformers#8174;
+    ThilinaRajapakse/simpletransformers#469.
+    """
+    kind = type(case.model)
+    if case.model is None or not kind.__module__.startswith("transformers.models."):
+        return None
+    from transformers.models.auto import modeling_auto as auto
+
+    name, masked = kind.__name__, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if name in masked.values():
+        return None
+    wanted = get(get(case.model, "config"), "model_type")
+    fix = f"load the weights as {masked.get(wanted, 'a class ForMaskedLM')}"
+    source = inspect.getsource(kind.forward)
+    second = re.search(r"if labels is not None and (\w+_label) is not None", source)
+    if case.discriminates:
+        values = case.tensor(str(case.label_key))
+        if values is None or bool(torch.isin(values, torch.tensor([0, 1])).all()):
+            return None
+        said = "is a discriminator: its labels are 0 (original) and 1 (replaced), at every token"
+    elif second is not None:
+        if case.raw(second[1]) is not None:
+            return None
+        said = f"returns no loss from labels alone: it wants {second[1]} too"
+        fix += f", or add {second[1]} to the batch"
+    elif "labels" not in inspect.signature(kind.forward).parameters:
+        said = "has no masked-LM head: it takes no labels and returns no loss"
+    elif name.endswith(("ForCausalLM", "LMHeadModel")):
+        said = (
+            "shifts the labels by one, as causal models do: each answer is that of the next token"
+        )
+    elif name.endswith("ForPreTraining") and case.rows_out is not None:
+        return None  # BigBird's, which adds a second loss only where it gets the second label
+    else:
+        said = "has another head: its labels are not ids of masked tokens"
+    return Problem(f"{name} {said}", fix)
+
+
+@rule("not-a-batch", "error")
+def _not_a_batch(case: Case) -> Problem | None:
+    """What was given is not a mapping.
+
+    Symptom: the model call fails before it starts.
+    Source: ``data_collator.py`` of transformers, whose collators return mappings.
+    """
+    if case.is_mapping:
+        return None
+    return Problem(
+        f"a batch is a mapping with input_ids and labels, but this is a "
+        f"{type(case.given).__name__}",
+        AGAIN,
+    )
+
+
+@rule("no-input-ids", "error", unless=("not-a-batch",))
+def _no_input_ids(case: Case) -> Problem | str | None:
+    """The batch has no key ``input_ids``.
+
+    Symptom: "You have to specify either input_ids or inputs_embeds".
+    Source: ``modeling_bert.py`` of transformers.
+    """
+    if case.raw("input_ids") is not None:
+        return None
+    if case.raw("inputs_embeds") is not None:
+        return "the batch has inputs_embeds in place of input_ids"
+    return Problem(f"no input_ids among the keys {sorted(map(str, case.keys))}", AGAIN)
+
+
+@rule("labels-missing", "error", unless=("not-a-batch", "no-input-ids"))
+def _labels_missing(case: Case) -> Problem | None:
+    """The batch has no labels.
+
+    Symptom: the loss is ``None``, or Trainer says that the model did not return a loss.
+    Source: artidoro/qlora#179, huggingface/course#291 (a collator that forgot them).
+    """
+    if case.label_key is not None:
+        return None
+    masked = case.input_ids is not None and case.masked.any()
+    return Problem(
+        f"no labels among the keys {sorted(map(str, case.keys))}, so the loss is None",
+        f"keep the answers: {set_labels(AT_MASKS)}" if masked else f"mask the ids: {REMASK}",
+    )
+
+
+@rule("labels-misnamed", "error", unless=("model-class",))
+def _labels_misnamed(case: Case) -> Problem | None:
+    """The labels have an old or misspelled name.
+
+    Symptom: transformers 5 swallows the argument and the loss is ``None``; 4.x raises TypeError.
+    Source: transformers#3315, transformers#5156.
+    """
+    name = case.label_key
+    if name is None or name == "labels":
+        return None
+    forward = get(case.model, "forward")
+    if forward is not None and name in inspect.signature(forward).parameters:
+        return None
+    if forward is None:  # two tasks: the model is somebody's own, and so are its names
+        others = [key for key in case.keys if re.search(r"labels?$", str(key)) and key != name]
+        shape = get(case.raw(name), "shape")
+        if "labels" in others or any(get(case.raw(key), "shape", 0) == shape for key in others):
+            return None
+    return Problem(
+        f"the labels are under {name!r}: transformers 5 ignores that name without a word and "
+        "the loss is None, 4.x raises a TypeError",
+        f'`batch["labels"] = batch.pop({json.dumps(name)})`',
+    )
+
+
+@rule("dtype", "error")
+def _dtype(case: Case) -> Problem | None:
+    """Ids or labels have a dtype that the embedding or the loss refuses.
+
+    Symptom: "expected target dtype to be Long or Byte", or an error of the embedding.
+    Source: ``torch.nn.functional.cross_entropy``.
+    """
+    for key, allowed in (
+        ("input_ids", (torch.int64, torch.int32)),
+        (None if case.discriminates else case.label_key, (torch.int64,)),
+    ):
+        value = None if key is None else case.tensor(key)
+        name = "input_ids" if key == "input_ids" else "labels"  # as labels-misnamed calls them
+        if value is None or value.dtype in allowed or value.numel() == 0:
+            continue
+        if value.dtype == torch.bool and key != "input_ids":
+            return Problem(
+                "labels are bool: they say where, but not which id is the answer",
+                "put the ids there: " + set_labels('torch.where(batch["labels"], original, -100)'),
+            )
+        if value.dtype in TOO_SMALL:
+            return Problem(
+                f"{key} has the dtype {value.dtype}, which cannot hold -100 and every id",
+                "make it int64 where it is made, before the ids are lost",
+            )
+        return Problem(
+            f"{key} has the dtype {value.dtype}, where int64 is needed",
+            f'convert it: `batch["{name}"] = batch["{name}"].long()`',
+        )
+    return None
+
+
+@rule("device", "error")
+def _device(case: Case) -> Problem | None:
+    """Tensors of one batch are on different devices.
+
+    Symptom: "Expected all tensors to be on the same device".
+    Source: ``torch.nn.functional.cross_entropy``.
+    """
+    ids = case.raw("input_ids")
+    labels = None if case.label_key is None else case.raw(case.label_key)
+    if not isinstance(ids, torch.Tensor) or not isinstance(labels, torch.Tensor):
+        return None
+    if ids.device == labels.device:
+        return None
+    return Problem(
+        f"input_ids are on {ids.device}, labels on {labels.device}",
+        "move them together: " + set_labels('batch["labels"].to(batch["input_ids"].device)'),
+    )
+
+
+@rule("unreadable", "error", unless=("dtype", "device"))
+def _unreadable(case: Case) -> Problem | None:
+    """A value holds no rectangular block of integers.
+
+    Symptom: the collator or the model raises, far from the row that is too long or missing.
+    Source: HF forum 36407; ``torch.as_tensor`` on ragged lists.
+    """
+    _ = case.labels, case.visible  # which reads all that is there
+    if not case.unread:
+        return None
+    reasons = "; ".join(f"{key}: {reason}" for key, reason in case.unread.items())
+    return Problem(
+        f"these could not be read as integers, {reasons}",
+        f"pad the rows to one length and keep ids as int64; {AGAIN}",
+    )
+
+
+@rule("empty", "error")
+def _empty(case: Case) -> Problem | None:
+    """The batch has no positions at all.
+
+    Symptom: the loss is nan, or a shape error inside the model.
+    Source: transformers#16711.
+    """
+    if case.input_ids is None or case.input_ids.numel() > 0:
+        return None
+    return Problem(
+        f"input_ids have the shape {tuple(case.input_ids.shape)}: there is nothing to read",
+        "drop empty texts before they are batched",
+    )
+
+
+@rule("mask-is-unk", "error", needs=("tokenizer",))
+def _mask_is_unk(case: Case) -> Problem | None:
+    """The mask token is not in the vocabulary, so that its id is that of [UNK].
+
+    Symptom: every unknown word looks like a mask; the model learns to predict nothing else.
+    Source: yl4579/PL-BERT#55.
+    """
+    if case.mask_id is None or case.mask_id != get(case.tokenizer, "unk_token_id"):
+        return None
+    return Problem(
+        f"the id of the mask token {case.tokenizer.mask_token} is {case.mask_id}, that of the "
+        "unknown token: the vocabulary does not hold it",
+        "load the tokenizer that belongs to the model, or add the token and resize the model",
+    )
+
+
+@rule("foreign-mask", "error", needs=("input_ids", "mask_id"), unless=("empty", "mask-is-unk"))
+def _foreign_mask(case: Case) -> Problem | None:
+    """The text holds a mask token that this tokenizer splits: of another family, or lower-cased.
+
+    An info where other positions are masked: a text may well be about masks.
+
+    Symptom: "The size of tensor a (11) must match", or nothing labelled.
+    Source: transformers#2132, transformers#3318; the generated docstring of BertForMaskedLM 5.23.
+    """
+    ids, known = case.input_ids, len(case.tokenizer)
+    unmasked = ~case.masked.any(dim=1)
+    some = ids[unmasked].unique()
+    some = some[(some >= 0) & (some < known)]
+    begins = [any(c in str(t) for c in "<[") for t in case.tokenizer.convert_ids_to_tokens(some)]
+    begins = some[torch.tensor(begins, dtype=torch.bool)]
+    begins = begins[~torch.isin(begins, case.special_ids)]
+    found = (torch.isin(ids, begins).any(dim=1) & unmasked).nonzero().flatten()
+    rows, spelled = [], ""
+    for row in found.tolist():
+        readable = ids[row][(ids[row] >= 0) & (ids[row] < known) & ~case.padded[row]]
+        text = case.tokenizer.decode(readable).replace(" ", "")
+        match = re.search(r"<mask>|\[mask\]", text, re.IGNORECASE)
+        if match:
+            rows.append(row)
+            spelled = spelled or match[0]
+    if not rows:
+        return None
+    token = case.tokenizer.mask_token
+    lowered = spelled == token.lower()
+    if not lowered:
+        spelled = "<mask>" if spelled[0] == "<" else "[MASK]"
+    return Problem(
+        f"{spelled} is written in row {rows[0]}{f' and {len(rows) - 1} more' if rows[1:] else ''} "
+        f"but is ordinary text to this tokenizer, whose mask token is {token}"
+        + (": the text was put into lower case after the mask was written" if lowered else ""),
+        f"write the tokenizer's own: `texts = [text.replace({json.dumps(spelled)}, "
+        'tokenizer.mask_token) for text in texts]`, then `batch["input_ids"] = '
+        'tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]`',
+        None,
+        "info" if case.masked.any() else "error",
+    )
+
+
+@rule("shape", "error", unless=("foreign-mask", "empty", "model-class"))
+def _shape(case: Case) -> Problem | None:
+    """Labels or attention mask do not have the shape of the ids, or there is no batch dimension.
+
+    Symptom: "Expected input batch_size (16) to match target batch_size (10)".
+    Source: transformers#6452 (the message), transformers#18267.
+    """
+    ids = case.tensor("input_ids")
+    if ids is None:
+        return None
+    shape = tuple(ids.shape)
+    packed = any(re.search("seq_?len|position_ids", str(key)) for key in case.keys)
+    if ids.dim() == 1 and not packed:
+        return Problem(
+            f"input_ids have the shape {shape}, without a batch dimension",
+            "add it: `batch.update({key: value.unsqueeze(0) for key, value in batch.items()})`",
+        )
+    if ids.dim() == 3 and 1 in shape[:2]:
+        side = 1 if shape[1] == 1 else 0
+        return Problem(
+            f"input_ids have the shape {shape}: there is an extra dimension of 1, as each example "
+            'was made with return_tensors="pt"',
+            f"take it out: `batch.update({{key: value.squeeze({side}) for key, value in "
+            "batch.items()})`",
+        )
+    if ids.dim() not in (1, 2):
+        return Problem(f"input_ids have the shape {shape}, not (rows, columns)", AGAIN)
+    labels = None if case.label_key is None else case.tensor(case.label_key)
+    if labels is not None and labels.shape != ids.shape:
+        why = ": are special tokens or padding counted in only one of them?"
+        if tuple(labels.shape) in ((len(ids),), (len(ids), 1)):
+            why = ": one label for each row, as for classes of sentences"
+        return Problem(
+            f"labels must have the shape of input_ids, {shape}, but have "
+            f"{tuple(labels.shape)}{why}",
+            "take both from the same ids: " + set_labels(AT_MASKS)
+            if case.mask_id is not None and case.input_ids is not None and case.masked.any()
+            else f"take both from the same ids: {REMASK}",
+        )
+    mask = case.tensor("attention_mask") if case.visible is None else None
+    if mask is not None:
+        return Problem(
+            f"attention_mask must have the shape of input_ids, {shape}, but has "
+            f"{tuple(mask.shape)}",
+            f"make it from the ids: {SEEN}",
+        )
+    return None
+
+
+@rule("labels-strided", "error", needs=("labels",))
+def _labels_strided(case: Case) -> Problem | None:
+    """The labels are a slice or a transposed view.
+
+    An info where a slice may still move to a GPU, as that copies it.
+
+    Symptom: "view size is not compatible with input tensor's size and stride".
+    Source: ``labels.view(-1)`` in ``modeling_bert.py`` of transformers.
+    """
+    labels = case.raw(str(case.label_key))
+    if not isinstance(labels, torch.Tensor) or labels.is_contiguous():
+        return None
+    weights = next(case.model.parameters(), None) if case.model is not None else None
+    stays = weights is not None and weights.device == labels.device
+    moved = labels.to("meta").is_contiguous()
+    return Problem(
+        "the labels are not contiguous in memory, and the model flattens them with view(-1)"
+        + ("" if stays or not moved else "; a copy on another device is contiguous"),
+        "copy them: " + set_labels('batch["labels"].contiguous()'),
+        None,
+        "info" if moved and not stays else "error",
+    )
