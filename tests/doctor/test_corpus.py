@@ -50,4 +50,4 @@ def test_whole_rows_are_what_transformers_makes_of_deberta():
 
 def test_docs_follow_from_the_code(monkeypatch):
     monkeypatch.setattr("sys.argv", ["doctor_table.py", "--check"])
-    assert doctor_table.main() == 0, "run python -m tools.doctor_table"
+    assert doctor_table.main() == 0, "run python -m tools.doctor_table --table"
