@@ -1,8 +1,11 @@
-"""What lesson 01 needs: its two exercises and its figure of the flow of data."""
+"""What lesson 01 needs: its two exercises, its figure of the flow of data, and `reload`."""
 
 import math
+import tempfile
+from typing import Any
 
 import torch
+import transformers
 
 from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, arrow, box, drawing, finish, plain
 from mlmtutor.lessons.exercise import CHANGED, NOTHING, exercise
@@ -77,6 +80,23 @@ def _softmax_and_loss(axes, x, here, rows):
         axes.text(0, y, name, va="center", color=TEXT, backgroundcolor="white")
 
 
+# The deeper notebook: a model, saved, and loaded into another class
+
+
+def reload(model, name, seed=0):
+    """Save a model and load its file into a class of transformers, what is missing drawn anew.
+
+    Returns:
+        the new model, and the names of the weights that the file doesn't hold.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        torch.manual_seed(seed)
+        load = getattr(transformers, name).from_pretrained
+        loaded, info = load(folder, output_loading_info=True)
+    return loaded, set(info["missing_keys"])
+
+
 # Exercise 1
 
 
@@ -105,112 +125,71 @@ def _masked_sentences():
 )
 def check_labels_for_masked(input_ids, original_ids, mask_token_id):
     """labels_for_masked(input_ids, original_ids, mask_token_id): labels of the masked positions."""
-    return torch.where(input_ids == mask_token_id, original_ids, -100)
+    return _labels(input_ids, original_ids, mask_token_id)
 
 
-@check_labels_for_masked.mistake(
-    lambda ids, original, mask, found: (
-        f"The label at a masked position is {mask}, the id of [MASK]: the model would learn to "
-        "answer [MASK]. The label is the token that stood there before."
-    )
-)
-def _(input_ids, original_ids, mask_token_id):
-    return torch.where(input_ids == mask_token_id, input_ids, -100)
+def _labels(ids, old, mask):
+    return torch.where(ids == mask, old, -100)
 
 
-@check_labels_for_masked.mistake(
-    "Every position has its id as label, so every position is scored. Where nothing was masked "
-    "the label is -100."
-)
-def _(input_ids, original_ids, mask_token_id):
-    return original_ids.clone()
+def _turned_round(ids, old, mask):
+    return old.masked_fill(ids == mask, -100)
 
 
-@check_labels_for_masked.mistake(
-    "Your labels are the input_ids: every position is scored, and a masked one is to answer "
-    "[MASK]. The right tokens stand in original_ids."
-)
-def _(input_ids, original_ids, mask_token_id):
-    return input_ids.clone()
-
-
-@check_labels_for_masked.mistake(
-    "Your labels are the wrong way round: -100 stands at the masked positions, which are the ones "
-    "to score, and ids stand at the others."
-)
-def _(input_ids, original_ids, mask_token_id):
-    return torch.where(input_ids == mask_token_id, -100, original_ids)
-
-
-for _value in (0, -1):
-
-    @check_labels_for_masked.mistake(
-        f"The other positions hold {_value}, and the loss leaves out -100 alone: any other value "
-        "is taken for the id of a token."
-    )
-    def _(input_ids, original_ids, mask_token_id, value=_value):
-        return torch.where(input_ids == mask_token_id, original_ids, value)
-
-
-@check_labels_for_masked.mistake(
-    "Your labels are shifted by one position. In a masked language model the label stands at the "
-    "position that it scores."
-)
-def _(input_ids, original_ids, mask_token_id):
-    return torch.where(input_ids == mask_token_id, original_ids, -100).roll(-1, dims=-1)
-
-
-@check_labels_for_masked.mistake(CHANGED)
-def _(input_ids, original_ids, mask_token_id):
-    original_ids[input_ids != mask_token_id] = -100
-    return original_ids
-
-
-@check_labels_for_masked.mistake(
-    lambda ids, original, mask, found: (
-        f"Your function returns a list, not a tensor. Return labels as a tensor of shape "
-        f"{tuple(ids.shape)}."
-    )
-)
-def _(input_ids, original_ids, mask_token_id):
-    return torch.where(input_ids == mask_token_id, original_ids, -100).tolist()
-
-
-@check_labels_for_masked.mistake(
-    lambda ids, original, mask, found: (
-        f"Your labels have shape {tuple(found.shape)}, and the input has shape "
-        f"{tuple(ids.shape)}. There is one label for each position, ignored ones too."
-    )
-)
-def _(input_ids, original_ids, mask_token_id):
-    return original_ids[input_ids == mask_token_id]
-
-
-@check_labels_for_masked.mistake(
-    "Your labels have dtype torch.float32. The loss takes token ids, which are torch.int64 "
-    "(torch.long)."
-)
-def _(input_ids, original_ids, mask_token_id):
-    return torch.where(input_ids == mask_token_id, original_ids, -100).float()
-
-
-@check_labels_for_masked.mistake(
-    "A row can have several masked positions, and you label only the first of each row."
-)
-def _(input_ids, original_ids, mask_token_id):
-    labels = torch.full_like(input_ids, -100)
-    for row, ids in enumerate(input_ids.tolist()):
-        first = ids.index(mask_token_id)
-        labels[row, first] = original_ids[row, first]
+def _one_a_row(ids, old, mask):
+    labels = torch.full_like(ids, -100)
+    for row, column in enumerate((ids == mask).int().argmax(-1)):
+        labels[row, column] = old[row, column]
     return labels
 
 
-@check_labels_for_masked.mistake(
+check_labels_for_masked.mistakes += [
+    (
+        lambda ids, old, mask: torch.where(ids == mask, ids, -100),
+        lambda ids, old, mask, found: (
+            f"The label at a masked position is {mask}, the id of [MASK]: the model would learn "
+            "to answer [MASK]. The label is the token that stood there before."
+        ),
+    ),
+    (
+        lambda *case: _labels(*case).tolist(),
+        lambda ids, old, mask, found: (
+            f"Your function returns a list, not a tensor. Return labels as a tensor of shape "
+            f"{tuple(ids.shape)}."
+        ),
+    ),
+    (
+        lambda ids, old, mask: old[ids == mask],
+        lambda ids, old, mask, found: (
+            f"Your labels have shape {tuple(found.shape)}, and the input has shape "
+            f"{tuple(ids.shape)}. There is one label for each position, ignored ones too."
+        ),
+    ),
+]
+_said_of_labels: dict[str, Any] = {
+    "Every position has its id as label, so every position is scored. Where nothing was masked "
+    "the label is -100.": lambda ids, old, mask: old.clone(),
+    "Your labels are the input_ids: every position is scored, and a masked one is to answer "
+    "[MASK]. The right tokens stand in original_ids.": lambda ids, old, mask: ids.clone(),
+    "Your labels are the wrong way round: -100 stands at the masked positions, which are the ones "
+    "to score, and ids stand at the others.": _turned_round,
+    "Your labels are shifted by one position. In a masked language model the label stands at the "
+    "position that it scores.": lambda *case: _labels(*case).roll(-1, dims=-1),
+    CHANGED: lambda ids, old, mask: old.masked_fill_(ids != mask, -100),
+    "Your labels have dtype torch.float32. The loss takes token ids, which are torch.int64 "
+    "(torch.long).": lambda *case: _labels(*case).float(),
+    "A row can have several masked positions, and you label only the first of each row.": (
+        _one_a_row
+    ),
     "You look for the id 103. That is [MASK] in the vocabulary of BERT; in another one it has "
-    "another id, and mask_token_id says which."
-)
-def _(input_ids, original_ids, mask_token_id):
-    return torch.where(input_ids == 103, original_ids, -100)
+    "another id, and mask_token_id says which.": lambda ids, old, mask: _labels(ids, old, 103),
+}
+for _value in (0, -1):
+    _said_of_labels[
+        f"The other positions hold {_value}, and the loss leaves out -100 alone: any other value "
+        "is taken for the id of a token."
+    ] = lambda ids, old, mask, value=_value: torch.where(ids == mask, old, value)
+check_labels_for_masked.mistakes += [(wrong, said) for said, wrong in _said_of_labels.items()]
 
 
 # Exercise 2
@@ -224,7 +203,7 @@ def _gaps():
     ]
 
 
-def _surprise(model, tokenizer, sentence, word, label=None, everywhere=False):
+def _surprise(model, tokenizer, sentence, word, *, label=None, everywhere=False):
     """Return the loss of one label at the gap, and the logits of all positions."""
     inputs = tokenizer(sentence, return_tensors="pt")
     masked = inputs["input_ids"] == tokenizer.mask_token_id
@@ -256,72 +235,43 @@ def check_surprise(model, tokenizer, sentence, word):
     return _surprise(model, tokenizer, sentence, word)[0]
 
 
-@check_surprise.mistake(
-    "That is log p(word). The loss is minus that: a small probability gives a large loss."
-)
-def _(*case):
-    return -_surprise(*case)[0]
-
-
-@check_surprise.mistake("That is the probability of the word. The loss is minus its logarithm.")
-def _(*case):
-    return math.exp(-_surprise(*case)[0])
-
-
-@check_surprise.mistake("That is -log p(word) in base 2. The loss uses the natural logarithm.")
-def _(*case):
-    return _surprise(*case)[0] / math.log(2)
-
-
-@check_surprise.mistake("That is -log p(word) in base 10. The loss uses the natural logarithm.")
-def _(*case):
-    return _surprise(*case)[0] / math.log(10)
-
-
-@check_surprise.mistake(
-    lambda model, tokenizer, sentence, word, found: (
-        f"That is the loss of the label {tokenizer.mask_token_id}: the id of [MASK] itself. The "
-        "label is the id of the word."
-    )
-)
-def _(model, tokenizer, sentence, word):
-    return _surprise(model, tokenizer, sentence, word, label=tokenizer.mask_token_id)[0]
-
-
-@check_surprise.mistake(
-    "That is the mean over every position of the sentence. Set the label of all positions but the "
-    "masked one to -100."
-)
-def _(model, tokenizer, sentence, word):
-    return _surprise(model, tokenizer, sentence, word, everywhere=True)[0]
-
-
-@check_surprise.mistake(
-    "That is minus the logit. A logit isn't a log probability: the softmax is missing."
-)
-def _(*case):
+def _read_at(position, *case, log=True):
+    """Return minus what the model says of the word at a position; None: at the gap."""
     _, logits, masked, label = _surprise(*case)
-    return -logits[masked][0, label].item()
+    said = logits.log_softmax(-1) if log else logits
+    return -said[masked if position is None else [position]][0, label].item()
 
 
-@check_surprise.mistake(
+_said_of_surprise: dict[str, Any] = {
+    "That is log p(word). The loss is minus that: a small probability gives a large loss.": (
+        lambda *case: -_surprise(*case)[0]
+    ),
+    "That is the probability of the word. The loss is minus its logarithm.": (
+        lambda *case: math.exp(-_surprise(*case)[0])
+    ),
+    "That is -log p(word) in base 2. The loss uses the natural logarithm.": (
+        lambda *case: _surprise(*case)[0] / math.log(2)
+    ),
+    "That is -log p(word) in base 10. The loss uses the natural logarithm.": (
+        lambda *case: _surprise(*case)[0] / math.log(10)
+    ),
+    "That is the mean over every position of the sentence. Set the label of all positions but the "
+    "masked one to -100.": lambda *case: _surprise(*case, everywhere=True)[0],
+    "That is minus the logit. A logit isn't a log probability: the softmax is missing.": (
+        lambda *case: _read_at(None, *case, log=False)
+    ),
     "That reads position 4, where the sentence of the lesson has its [MASK]. Find the position in "
-    "the sentence that you get."
-)
-def _(*case):
-    _, logits, _, label = _surprise(*case)
-    return -logits.log_softmax(-1)[4, label].item()
-
-
-@check_surprise.mistake(f"{NOTHING} {check_surprise.none}")
-def _(*case):
-    _surprise(*case)
-
-
-@check_surprise.mistake(
-    lambda model, tokenizer, sentence, word, found: (
-        f"That is the loss of the word `the`, not of `{word}`: the word is an argument."
-    )
-)
-def _(model, tokenizer, sentence, word):
-    return _surprise(model, tokenizer, sentence, "the")[0]
+    "the sentence that you get.": lambda *case: _read_at(4, *case),
+    "That is the loss of the label 103: the id of [MASK] itself. The label is the id of the "
+    "word.": lambda *case: _surprise(*case, label=103)[0],
+    f"{NOTHING} {check_surprise.none}": lambda *case: None,
+}
+check_surprise.mistakes += [(wrong, said) for said, wrong in _said_of_surprise.items()]
+check_surprise.mistakes += [
+    (
+        lambda model, tokenizer, sentence, word: _surprise(model, tokenizer, sentence, "the")[0],
+        lambda model, tokenizer, sentence, word, found: (
+            f"That is the loss of the word `the`, not of `{word}`: the word is an argument."
+        ),
+    ),
+]
