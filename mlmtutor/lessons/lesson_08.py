@@ -52,15 +52,8 @@ def trainer_step(
 ) -> tuple[float, torch.Tensor]:
     """Have Trainer take one step on a batch: ``steps`` micro-batches of ``size`` rows, in order.
 
-    Args:
-        model: it keeps its weights, because the learning rate is 0.
-        batch: the inputs of the model, and ``labels``.
-        size: ``per_device_train_batch_size``.
-        steps: ``gradient_accumulation_steps``.
-        loss_func: ``compute_loss_func``.
-
-    Returns:
-        The loss that Trainer reports, and the gradient that the optimizer is given.
+    The learning rate is 0, so the model keeps its weights. Returns the loss that Trainer reports,
+    and the gradient that the optimizer is given.
     """
     import transformers
 
@@ -97,11 +90,8 @@ Step = dict[str, tuple[torch.Tensor, torch.Tensor]]
 def process_loss(logits: torch.Tensor, labels: torch.Tensor, divisor: str) -> torch.Tensor:
     """Return the loss that one process calls ``backward()`` on; gradients are averaged later.
 
-    Args:
-        logits: (rows of this process, length, V).
-        labels: (rows of this process, length), -100 where nothing is scored.
-        divisor: ``"own"``, the number of labels in this process, or ``"all"``, the number in all
-            processes divided by the number of processes.
+    ``divisor`` is ``"own"``, the number of labels in this process, or ``"all"``, the number in all
+    processes divided by the number of processes.
     """
     logits, labels = logits.flatten(0, 1), labels.flatten()
     if divisor == "own":
@@ -117,21 +107,12 @@ def run_data_parallel(
 ) -> list[Step]:
     """Take a step on each batch in several processes of this machine.
 
-    Args:
-        batches: each with the inputs of the model and ``labels``; row ``i`` goes to process
-            ``i % processes``.
-        processes: how many, from 1 to the number of rows.
-        timeout: seconds after which the processes are ended.
+    Row ``i`` of each batch goes to process ``i % processes``; after ``timeout`` seconds the
+    processes are ended with a TimeoutError.
 
     Returns:
         For each batch, and for each divisor of :func:`process_loss`, the mean of the losses of the
         processes, and all gradients in one vector, as the optimizer would see them.
-
-    Raises:
-        ValueError: a batch has no labels, or fewer rows than processes.
-        TimeoutError: the processes took too long.
-
-    Source: ``torch.multiprocessing.spawn``; transformers#34242.
     """
     for batch in batches:
         if "labels" not in batch:
@@ -241,66 +222,45 @@ def _sum(logits, labels):
     return cross_entropy(logits, labels, reduction="sum")
 
 
-@check_part_loss.mistake(
-    "A part without a label gives nan, and so does the whole step. Its sum is 0: do not take the "
-    "mean and multiply it again."
-)
-def _(logits, labels, num_items_in_batch):
-    count = (labels != IGNORE_INDEX).sum()
-    return cross_entropy(logits, labels) * count / num_items_in_batch
-
-
-@check_part_loss.mistake(
-    "Each part is divided by its own number of labels, so the label of a part that has one weighs "
-    "as much as four in another. Divide the sum by num_items_in_batch."
-)
-def _(logits, labels, num_items_in_batch):
-    return cross_entropy(logits, labels)
-
-
-@check_part_loss.mistake(
-    "That is the sum of the losses. Nothing divides it, so the gradient grows with the batch: "
-    "divide by num_items_in_batch."
-)
-def _(logits, labels, num_items_in_batch):
-    return _sum(logits, labels)
-
-
-@check_part_loss.mistake(
-    "That is divided twice: the mean of the part has been divided by the labels of the part. "
-    "Start from the sum."
-)
-def _(logits, labels, num_items_in_batch):
-    return cross_entropy(logits, labels) / num_items_in_batch
-
-
-@check_part_loss.mistake(
-    "That is divided by the number of all positions. Ignored ones do not count."
-)
-def _(logits, labels, num_items_in_batch):
-    return _sum(logits, labels) / len(labels)
-
-
-@check_part_loss.mistake("That is divided by the number of parts, which num_items_in_batch is not.")
-def _(logits, labels, num_items_in_batch):
-    return _sum(logits, labels) / 3
-
-
-@check_part_loss.mistake("That scores the ignored positions as well. Leave -100 out.")
-def _(logits, labels, num_items_in_batch):
-    return _sum(logits, labels.clamp(min=0)) / num_items_in_batch
-
-
-@check_part_loss.mistake(
-    "Your function returns a loss for each position. backward() needs one number: add them up."
-)
-def _(logits, labels, num_items_in_batch):
-    return cross_entropy(logits, labels, reduction="none") / num_items_in_batch
-
-
-@check_part_loss.mistake(NO_GRADIENT)
-def _(logits, labels, num_items_in_batch):
-    return (_sum(logits, labels) / num_items_in_batch).item()
+check_part_loss.mistakes += [
+    (
+        lambda x, y, items: cross_entropy(x, y) * (y != IGNORE_INDEX).sum() / items,
+        "A part without a label gives nan, and so does the whole step. Its sum is 0: do not take "
+        "the mean and multiply it again.",
+    ),
+    (
+        lambda x, y, items: cross_entropy(x, y),
+        "Each part is divided by its own number of labels, so the label of a part that has one "
+        "weighs as much as four in another. Divide the sum by num_items_in_batch.",
+    ),
+    (
+        lambda x, y, items: _sum(x, y),
+        "That is the sum of the losses. Nothing divides it, so the gradient grows with the batch: "
+        "divide by num_items_in_batch.",
+    ),
+    (
+        lambda x, y, items: cross_entropy(x, y) / items,
+        "That is divided twice: the mean of the part has been divided by the labels of the part. "
+        "Start from the sum.",
+    ),
+    (
+        lambda x, y, items: _sum(x, y) / len(y),
+        "That is divided by the number of all positions. Ignored ones do not count.",
+    ),
+    (
+        lambda x, y, items: _sum(x, y) / 3,
+        "That is divided by the number of parts, which num_items_in_batch is not.",
+    ),
+    (
+        lambda x, y, items: _sum(x, y.clamp(min=0)) / items,
+        "That scores the ignored positions as well. Leave -100 out.",
+    ),
+    (
+        lambda x, y, items: cross_entropy(x, y, reduction="none") / items,
+        "Your function returns a loss for each position. backward() needs one number: add them up.",
+    ),
+    (lambda x, y, items: (_sum(x, y) / items).item(), NO_GRADIENT),
+]
 
 
 # Exercise 2
@@ -322,74 +282,52 @@ def check_process_share(total, counts, rank):
     return total * len(counts) / sum(counts)
 
 
-@check_process_share.mistake(
-    "Each process divides by its own count, and the average is a mean of means: divide by the "
-    "labels of all processes."
-)
-def _(total, counts, rank):
-    return total / counts[rank]
-
-
-@check_process_share.mistake(
-    "The gradients are averaged afterwards, so your result is divided by the number of processes "
-    "once more. Multiply by it first."
-)
-def _(total, counts, rank):
-    return total / sum(counts)
-
-
-@check_process_share.mistake(
-    "That is the sum of the losses of each process. It must be divided by a number of labels."
-)
-def _(total, counts, rank):
-    return total
-
-
-@check_process_share.mistake(
-    "You multiply by the number of processes, and divide by the own count. Divide by the count of "
-    "all."
-)
-def _(total, counts, rank):
-    return total * len(counts) / counts[rank]
-
-
-@check_process_share.mistake(
-    "That is divided by the number of processes, twice in the end. Divide by labels, and multiply "
-    "by the number of processes."
-)
-def _(total, counts, rank):
-    return total / len(counts)
-
-
-@check_process_share.mistake(
-    "That weighs each sum by its count. A sum has grown with its count already; only a mean needs "
-    "the weight."
-)
-def _(total, counts, rank):
-    return total * counts[rank] / sum(counts)
-
-
-@check_process_share.mistake("That divides by the largest count, not by all.")
-def _(total, counts, rank):
-    return total * len(counts) / max(counts)
-
-
-@check_process_share.mistake(
-    "That is what the average should be, but each process must scale its own sum."
-)
-def _(total, counts, rank):
-    return 2.0
+check_process_share.mistakes += [
+    (
+        lambda total, counts, rank: total / counts[rank],
+        "Each process divides by its own count, and the average is a mean of means: divide by the "
+        "labels of all processes.",
+    ),
+    (
+        lambda total, counts, rank: total / sum(counts),
+        "The gradients are averaged afterwards, so your result is divided by the number of "
+        "processes once more. Multiply by it first.",
+    ),
+    (
+        lambda total, counts, rank: total,
+        "That is the sum of the losses of each process. It must be divided by a number of labels.",
+    ),
+    (
+        lambda total, counts, rank: total * len(counts) / counts[rank],
+        "You multiply by the number of processes, and divide by the own count. Divide by the count "
+        "of all.",
+    ),
+    (
+        lambda total, counts, rank: total / len(counts),
+        "That is divided by the number of processes, twice in the end. Divide by labels, and "
+        "multiply by the number of processes.",
+    ),
+    (
+        lambda total, counts, rank: total * counts[rank] / sum(counts),
+        "That weighs each sum by its count. A sum has grown with its count already; only a mean "
+        "needs the weight.",
+    ),
+    (
+        lambda total, counts, rank: total * len(counts) / max(counts),
+        "That divides by the largest count, not by all.",
+    ),
+    (
+        lambda total, counts, rank: 2.0,
+        "That is what the average should be, but each process must scale its own sum.",
+    ),
+]
 
 
 # Figures
 
 
 def label_weights(counts: Sequence[int]) -> Figure:
-    """Draw each label of some micro-batches as a block as wide as its weight: wrong and right.
-
-    Args:
-        counts: the number of labels in each micro-batch, none of them 0.
-    """
+    """Draw the labels of some micro-batches as blocks, as wide as they weigh: right and wrong."""
     canvas, axes = drawing(7.2, 2.5)
     total, parts = sum(counts), len(counts)
     rows = (
@@ -421,11 +359,7 @@ def label_weights(counts: Sequence[int]) -> Figure:
 
 
 def labelled_only_cost(stored: Mapping[str, Any]) -> Figure:
-    """Draw time and memory of a training step, with logits at all positions and at labels alone.
-
-    Args:
-        stored: ``mlmtutor/data/performance.json``.
-    """
+    """Draw time and memory of a training step, with logits everywhere and at labels alone."""
     canvas, panels = figure(1, 2, size=(7.2, 3.3))
     steps, told = stored["steps"], []
     shares = [step["share"] for step in steps]
