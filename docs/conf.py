@@ -8,30 +8,33 @@ build nor by a page that it makes. What a page takes from the lessons or from th
 stands in it as ``<!-- generated: name -->`` and is filled while the page is read.
 """
 
-import importlib.util
 import pathlib
 import re
 import shutil
 import sys
+import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import lesson_pages  # noqa: E402
+from sphinx.search import languages  # noqa: E402
+from sphinx.search.en import SearchEnglish  # noqa: E402
 
 import mlmtutor  # noqa: E402
+from mlmtutor.lessons import lesson_01  # noqa: E402
 from tools import explorer, lessons  # noqa: E402
 
 project = "mlmtutor"
 version = release = mlmtutor.__version__
 language = "en"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["**.ipynb_checkpoints", "_static", "explorer"]
 suppress_warnings = ["misc.highlighting_failure"]  # an error message is not always code
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
-nb_code_prompt_show = "Show {type}"
-nb_code_prompt_hide = "Hide {type}"
-myst_enable_extensions = ["deflist", "dollarmath"]
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4
 myst_heading_slug_func = "tools.lessons.anchor"  # the fragments that JupyterLab gives to headings
 
@@ -46,12 +49,13 @@ html_title = "mlmtutor: the labels of BertForMaskedLM"
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+html_search_scorer = str(ROOT / "docs" / "_static" / "scorer.js")
 html_sourcelink_suffix = ""  # so that the download of a lesson is called .ipynb
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system says
 html_use_index = html_domain_indices = False  # the search finds what they would list
 html_show_sphinx = False
 html_show_copyright = False
-mathjax_path = "tex-svg.js"  # one file, with its glyphs; setup() copies it
 html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
@@ -64,8 +68,34 @@ html_theme_options = {
 }
 
 API = ["labels", "masking", "loss", "scoring", "alignment_table", "doctor.diagnosis"]
-API += ["doctor.rules", "doctor.source", "releases", "labelled_only", "model", "figure"]
-OWNERS = dict.fromkeys(["transformers", "tokenizers"], "huggingface") | {"pytorch": "pytorch"}
+API += [
+    "doctor.rules",
+    "doctor.source",
+    "releases.explain",
+    "releases.history",
+    "labelled_only",
+    "model",
+    "figure",
+]
+
+
+class Search(SearchEnglish):
+    """The search of Sphinx, which also finds 80/10/10 and -100."""
+
+    _word_re = re.compile(r"\d+(?:/\d+)+|-\d+|\w+")
+    js_splitter_code = r"""
+function splitQuery(query) {
+  const words = query.match(/\d+(?:\/\d+)+|-\d+|[\p{L}\p{N}_]+/gu) ?? [];
+  return words.map((word) => word.replace(/^-/, "minus"));  // "-word" would exclude it
+}
+"""
+
+    def split(self, input):
+        """Return the words of a text."""
+        return [re.sub("^-", "minus", word) for word in super().split(input)]
+
+
+languages["en"] = Search
 
 
 def copy_lessons():
@@ -86,7 +116,8 @@ def entry(path):
     """Return the line of a lesson in the contents, with its number."""
     number = path.name[:2]
     place = path.relative_to(lessons.NOTEBOOKS).with_suffix("").as_posix()
-    return f"{number} {lessons.title(lessons.read(path))} <lessons/{place}>"
+    name = lessons.title(lessons.read(path)).replace("`", "")
+    return f"{number} {name} <lessons/{place}>"
 
 
 def contents():
@@ -98,8 +129,11 @@ def contents():
         "In practice": [entry(path) for path in core[6:]],
         "Deeper": [entry(path) for path in lessons.deeper_paths()],
         "Look up": ["questions", "glossary", "api", "doctor", "releases"],
-        "About": ["reading", "instructors", "performance", "reliability"],
+        "About": ["reading", "instructors", "cheat_sheet", "worksheet", "exit_quiz"],
     }
+    parts["About"] += ["performance", "reliability"]
+    if (ROOT / "docs" / "labels_in_bert.ipynb").exists():
+        parts["Try it"].append("labels_in_bert")
     trees = []
     for caption, pages in parts.items():
         trees += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""]
@@ -111,31 +145,61 @@ def lesson_table():
     return lessons.lesson_table().replace("](", "](lessons/")
 
 
-def thread(name):
-    """Return a link to a thread where its name says which repository it is in."""
-    found = re.fullmatch(r"(?:([\w-]+)/)?([\w.-]+)#(\d+)", name)
-    owner = found and (found[1] or OWNERS.get(found[2]))
-    if not owner:
-        return name
-    return f"[{name}](https://github.com/{owner}/{found[2]}/issues/{found[3]})"
-
-
 def question_list():
-    """Return the index of questions, with links to the threads whose repository is known."""
-    head, *groups = lessons.question_index().replace("](", "](lessons/").split("\n## ")
-    found = re.compile(r"(?<=<small>).*?(?=</small>)")
-    groups = [found.sub(lambda m: ", ".join(map(thread, m[0].split(", "))), g) for g in groups]
+    """Return the index of questions with links to the threads, without its own heading."""
+    text = lessons.question_index().replace("](", "](lessons/")
+    _, *groups = lesson_pages.link_threads(text).split("\n## ")
     return "\n".join(f"\n## {group}" for group in groups)
 
 
-def alignment_table():
-    """Return the alignment table of the sentence that all lessons share."""
+def sentence():
+    """Return the batch of the sentence that all lessons share, its tokenizer, and the logits."""
     model, tokenizer = mlmtutor.load_tutor()
     ids = tokenizer("I want to [MASK] the world.", return_tensors="pt")["input_ids"]
-    labels = ids.masked_fill(ids != tokenizer.mask_token_id, -100)
-    labels[ids == tokenizer.mask_token_id] = tokenizer.convert_tokens_to_ids("change")
-    logits = model(ids).logits
-    return mlmtutor.alignment({"input_ids": ids, "labels": labels}, tokenizer, logits)._repr_html_()
+    hidden = ids == tokenizer.mask_token_id
+    labels = ids.masked_fill(~hidden, -100)
+    labels[hidden] = tokenizer.convert_tokens_to_ids("change")
+    return {"input_ids": ids, "labels": labels}, tokenizer, model(ids).logits.detach()
+
+
+def alignment_table():
+    """Return the alignment table of that sentence."""
+    return mlmtutor.alignment(*sentence())._repr_html_()
+
+
+def dataflow():
+    """Return the figure of lesson 01."""
+    return lesson_01.dataflow(*sentence())._repr_html_()
+
+
+def on_paper(*chosen):
+    """Return questions of the quiz to print: the choices, and the answers on a page of their own.
+
+    ``chosen``: pairs of a lesson and the number of its question, from 0.
+    """
+    quiz = tomllib.loads((lessons.NOTEBOOKS / "quiz.toml").read_text(encoding="utf-8"))
+    asked, answers = [], []
+    for number, (lesson, which) in enumerate(chosen, 1):
+        question = quiz[lesson][which]
+        choices = "\n".join(f"- ☐ {choice['text']}" for choice in question["choice"])
+        [right] = [choice for choice in question["choice"] if choice.get("right")]
+        asked.append(f"**{number}.** {question['asks']}\n\n{choices}")
+        answers.append(f"{number}. **{right['text']}** {right['why']} (lesson {lesson})")
+    return "\n\n".join([*asked, "## Answers", "\n".join(answers)])
+
+
+EXIT = [("01", 0), ("01", 1), ("02", 1), ("04", 0), ("05", 0)]
+
+
+def exit_quiz():
+    """Return the five questions at the end of a class of 90 minutes."""
+    return on_paper(*EXIT)
+
+
+def worksheet():
+    """Return the other questions of the lessons of that class."""
+    every = [(lesson, which) for lesson in ("01", "02", "04", "05") for which in range(3)]
+    return on_paper(*(question for question in every if question not in EXIT))
 
 
 def api():
@@ -151,6 +215,9 @@ GENERATED = {
     "contents": contents,
     "lessons": lesson_table,
     "questions": question_list,
+    "dataflow": dataflow,
+    "exit_quiz": exit_quiz,
+    "worksheet": worksheet,
     "alignment": alignment_table,
     "api": api,
     "explorer": explorer.explorer,
@@ -161,9 +228,13 @@ GENERATED = {
 def fill(app, docname, source):
     """Fill in what is generated, and lead links into the repository to the page or file."""
     if docname.startswith("lessons/"):
-        app.env.note_dependency(str(explorer.SOURCE / "presets.json"))
-        source[0] = explorer.link_presets(docname.removeprefix("lessons/"), source[0])
-        source[0] = source[0].replace("](questions.md)", "](../questions.md)")
+        for file in (
+            explorer.SOURCE / "presets.json",
+            ROOT / "docs" / "glossary.md",
+            lesson_pages.__file__,
+        ):
+            app.env.note_dependency(str(file))
+        source[0] = lesson_pages.page(docname, source[0])
     text = re.sub(r"<!-- generated: (\w+) -->", lambda match: GENERATED[match[1]](), source[0])
     source[0] = text.replace("](../notebooks/", "](lessons/")
 
@@ -183,22 +254,28 @@ def skip(app, what, name, member, skipped, options):
 
 def always_again(app, env, added, changed, removed):
     """Read the pages again that hold generated parts: what they are made of may have changed."""
-    return {"index", "questions", "api", "explorer"} & set(env.found_docs)
+    filled = {"index", "questions", "api", "explorer", "exit_quiz", "worksheet"}
+    return filled & set(env.found_docs)
+
+
+def own_box(table):
+    """Return a table in a box of its own that scrolls, with its caption outside."""
+    found = re.search("<caption[^>]*>(.*?)</caption>", table)
+    words = f'<p class="caption" aria-hidden="true">{found[1]}</p>' if found else ""
+    table = re.sub("<caption[^>]*>", '<caption class="visually-hidden">', table)
+    named = 'tabindex="0" role="group" aria-label="table that may scroll sideways"'
+    box = f'<div style="overflow-x:auto;" {named}>{table}</div>'
+    return words + box if found and "caption-side:top" in found[0] else box + words
 
 
 def reachable(app, pagename, templatename, context, doctree):
-    """Let the keyboard reach what scrolls sideways."""
-    scrolling = '<div style="overflow-x:auto;"'
-    named = f'{scrolling} tabindex="0" role="group" aria-label="table that may scroll sideways"'
-    context["body"] = context.get("body", "").replace(f"{scrolling}>", f"{named}>")
+    """Let the keyboard reach what scrolls sideways, and keep its caption from scrolling."""
 
+    def boxes(match):
+        return re.sub("<table .*?</table>", lambda table: own_box(table[0]), match[1], flags=re.S)
 
-def copy_mathjax(app):
-    """Give the pages the one file of MathJax that they need."""
-    package = pathlib.Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent
-    static = pathlib.Path(app.outdir) / "_static"
-    static.mkdir(parents=True, exist_ok=True)
-    shutil.copy(package / "static" / "mathjax" / "tex-svg.js", static)
+    scrolling = r'<div style="overflow-x:auto;">(.*?)</div>'
+    context["body"] = re.sub(scrolling, boxes, context.get("body", ""), flags=re.S)
 
 
 def copy_explorer(app):
@@ -223,7 +300,6 @@ def setup(app):
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-docstring", whole_sentences, priority=400)  # before napoleon
     app.connect("env-get-outdated", always_again)
-    app.connect("builder-inited", copy_mathjax)
     app.connect("builder-inited", copy_explorer)
     app.connect("html-page-context", reachable)
     app.connect("html-page-context", label_tables)

@@ -2,14 +2,16 @@
 
     python -m tools.explorer     fetch the npm packages, once; needs npm and a network
 
-``make setup`` calls it. Without npm or a network it prints one line, and the site is built with a
-static example in the explorer's place. ``docs/conf.py`` does the rest: ``copy`` exports the model
-where it is new, and puts what the page loads into the site; ``explorer``, ``cases`` and
-``link_presets`` make what the pages say.
+``tools/setup.sh`` calls it. Without npm or a network it prints one line, and the explorer of the
+site knows its cases and no other sentence. ``docs/conf.py`` does the rest: ``copy`` exports the
+model where it is new, and puts what the page loads into the site; ``explorer`` and
+``cases`` make what the pages say, and ``numbers`` what the cases need without a model.
 """
 
+import base64
 import functools
 import hashlib
+import html
 import importlib.metadata
 import importlib.util
 import inspect
@@ -31,12 +33,17 @@ SOURCE = ROOT / "docs" / "explorer"
 PACKAGES = ROOT / ".venv" / "explorer"
 MODELS = ROOT / "build" / "explorer"
 TUTOR = ROOT / "mlmtutor" / "tutor_bert"
+OWN = ("explorer.css", "explorer.js", "worker.js", "LICENSES.txt")
 FROM_NPM = [  # of two packages, what a browser loads, and the licence that goes with it
     "@huggingface/transformers/dist/transformers.min.js",
     "onnxruntime-web/dist/ort-wasm-simd-threaded.mjs",
     "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
     "@huggingface/transformers/LICENSE",
 ]
+FIRST, OTHERS = (
+    2000,
+    200,
+)  # so many -log p of each position are stored, of the first case and others
 BLOCK = 32  # so many neighbouring weights share one scale; a smaller block is more exact
 
 
@@ -74,13 +81,13 @@ def missing():
     """Return why this build of the site has no explorer; empty where it has one."""
     if not packages().is_dir():
         return (
-            "The two npm packages that it runs on were not there when the site was built. With npm "
-            "and a network, call `.venv/bin/python -m tools.explorer`, then `make site`."
+            "This build of the site has no model: two npm packages were not there. With npm and a "
+            "network, call .venv/bin/python -m tools.explorer, then make site."
         )
     if not importlib.util.find_spec("onnx"):
         return (
-            "The Python package onnx was not there when the site was built. Call "
-            "`.venv/bin/pip install -e '.[site]'`, then `make site`."
+            "This build of the site has no model: the Python package onnx was not there. Call "
+            ".venv/bin/pip install -e '.[site]', then make site."
         )
     return ""
 
@@ -170,21 +177,23 @@ def export(path):
 @functools.cache
 def files():
     """Return what the page loads: the name in its folder on the site -> the file to copy."""
+    own = {name: SOURCE / name for name in OWN}
     if missing():
-        return {"explorer.css": SOURCE / "explorer.css"}
+        return own
     model = exported()
     folder = f"tutor_bert-{model.stem}"  # a name of its own, so that no browser keeps the old one
-    found = {name: SOURCE / name for name in ("explorer.css", "explorer.js", "LICENSES.txt")}
-    found |= {pathlib.Path(name).name: packages() / pathlib.Path(name).name for name in FROM_NPM}
+    found = own | {
+        pathlib.Path(name).name: packages() / pathlib.Path(name).name for name in FROM_NPM
+    }
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         found[f"{folder}/{name}"] = TUTOR / name
     return found | {f"{folder}/onnx/model_quantized.onnx": model}
 
 
 def loaded():
-    """Return the bytes that the button loads: all but the page's own sources and the licences."""
-    own = ("explorer.css", "explorer.js", "LICENSE", "LICENSES.txt")
-    return sum(file.stat().st_size for name, file in files().items() if name not in own)
+    """Return the bytes that the button loads: all but what the page has and the licences."""
+    had = {*OWN, "LICENSE"} - {"worker.js"}
+    return sum(file.stat().st_size for name, file in files().items() if name not in had)
 
 
 def copy(folder):
@@ -194,11 +203,26 @@ def copy(folder):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)
+    (folder / "numbers.js").write_text(f"const NUMBERS = {json.dumps(numbers())};\n", "utf-8")
 
 
 def presets():
     """Return the cases of presets.json."""
     return json.loads((SOURCE / "presets.json").read_text(encoding="utf-8"))
+
+
+def tour():
+    """Return the steps of tour.json, each with its state written out."""
+    steps = json.loads((SOURCE / "tour.json").read_text(encoding="utf-8"))
+    states = {case["id"]: case["state"] for case in presets()}
+    return [{"state": states.get(step.get("case")), **step} for step in steps]
+
+
+def in_html(text):
+    """Return a line of Markdown with `code`, *emphasis* and **strong** as HTML."""
+    text = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text, quote=False))
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
+    return re.sub(r"\*(.+?)\*", r"<em>\1</em>", text)
 
 
 def fragment(state):
@@ -234,45 +258,98 @@ def tutor():
     return load_tutor(TUTOR)
 
 
+@functools.cache
+def logits(ids, mask):
+    """Return the logits (n, V) of the model as it ships for one row."""
+    import torch
+
+    model, _ = tutor()
+    with torch.no_grad():
+        return model(torch.tensor([ids]), attention_mask=torch.tensor([mask])).logits[0]
+
+
+def rows(state):
+    """Return ids, mask and labels of a state as tuples, and the logits."""
+    ids, mask, labels = (tuple(row[0].tolist()) for row in tensors(state, tutor()[1]))
+    return ids, mask, labels, logits(ids, mask)
+
+
 def table(state):
     """Return the alignment table of a state in HTML, computed by the model as it ships."""
     import torch
 
     import mlmtutor
 
-    model, tokenizer = tutor()
-    ids, mask, labels = tensors(state, tokenizer)
-    with torch.no_grad():
-        logits = model(ids, attention_mask=mask).logits
-    batch = {"input_ids": ids[0], "labels": labels[0]}
-    batch |= {"attention_mask": mask[0]} if state.get("padding") else {}
-    return mlmtutor.alignment(batch, tokenizer, logits[0])._repr_html_()
+    ids, mask, labels, values = rows(state)
+    batch = {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
+    batch |= {"attention_mask": torch.tensor(mask)} if state.get("padding") else {}
+    return mlmtutor.alignment(batch, tutor()[1], values)._repr_html_()
+
+
+def numbers():
+    """Return what the cases and the tour need without the model.
+
+    ``texts``: a sentence and its ids. ``inputs``: what the model reads (ids, then mask) and, for
+    each position, ids and -log p in thousandths as base64 of 16-bit numbers, the most probable
+    first. Every label of a case is among them. ``names``: the tokens of all these ids.
+    """
+    _, tokenizer = tutor()
+    texts, inputs, labelled = {}, {}, {}
+    for step in [*presets(), *tour()]:
+        ids, mask, labels, _ = rows(step["state"])
+        texts[step["state"]["text"]] = original = tokenizer(step["state"]["text"])["input_ids"]
+        known = labelled.setdefault((ids, mask), {*tokenizer.all_special_ids})
+        known |= {*ids, *original, *labels} - {-100}
+    used = set()
+    for number, ((ids, mask), known) in enumerate(labelled.items()):
+        costs, positions = -logits(ids, mask).log_softmax(-1), []
+        for row in costs:
+            best = row.topk(OTHERS if number else FIRST, largest=False).indices.tolist()
+            best += sorted(known - {*best}, key=row.tolist().__getitem__)
+            thousandths = (1000 * row[best]).round().int().tolist()
+            positions.append([packed(best), packed(thousandths)])
+            used |= {*best}
+        inputs[",".join(map(str, ids + mask))] = positions
+    names = [packed(sorted(used)), " ".join(tokenizer.convert_ids_to_tokens(sorted(used)))]
+    return {"texts": [*texts.items()], "inputs": [*inputs.items()], "names": names}
+
+
+def packed(values):
+    """Return numbers below 65,536 as base64 of two bytes each, the lower first."""
+    return base64.b64encode(b"".join(v.to_bytes(2, "little") for v in values)).decode()
 
 
 def explorer():
-    """Return the explorer, or what stands in its place, as a block of raw HTML for MyST."""
-    reason = re.sub("`(.+?)`", r"<code>\1</code>", missing())
-    example = table(presets()[0]["state"])
-    if reason:
-        html = f"<p><strong>This build of the site has no explorer.</strong> {reason}</p>{example}"
-    else:
-        states = {case["id"]: fragment(case["state"]) for case in presets()}
-        [folder] = {name.split("/")[0] for name in files() if name.endswith("/config.json")}
-        html = (SOURCE / "explorer.html").read_text(encoding="utf-8")
-        for name, value in {
-            "MODEL": folder,
-            "BYTES": str(loaded()),
-            "MEGABYTES": weight(),
-            "EXAMPLE": example,
-            "OPTIONS": "".join(
-                f'<option value="{case["id"]}">{case["title"].replace("`", "")}</option>'
-                for case in presets()
-            ),
-            "PRESETS": json.dumps(states).replace("<", "\\u003c"),
-        }.items():
-            html = html.replace(f"{{{name}}}", value)
+    """Return the explorer as a block of raw HTML for MyST."""
+    states = {case["id"]: fragment(case["state"]) for case in presets()}
+    folder = next((name.split("/")[0] for name in files() if name.endswith("/config.json")), "")
+    steps = [
+        {
+            "state": fragment(step["state"]),
+            "asks": in_html(step["asks"]),
+            "choices": [in_html(choice) for choice in step["choices"]],
+            "right": step["right"],
+            "says": in_html(step["says"]),
+        }
+        for step in tour()
+    ]
+    page = (SOURCE / "explorer.html").read_text(encoding="utf-8")
+    for name, value in {
+        "MODEL": folder,
+        "BYTES": str(loaded()),
+        "MEGABYTES": weight(),
+        "MISSING": html.escape(missing()),
+        "EXAMPLE": table(presets()[0]["state"]),
+        "OPTIONS": "".join(
+            f'<option value="{case["id"]}">{case["title"].replace("`", "")}</option>'
+            for case in presets()
+        ),
+        "PRESETS": json.dumps(states).replace("<", "\\u003c"),
+        "TOUR": json.dumps(steps).replace("<", "\\u003c"),
+    }.items():
+        page = page.replace(f"{{{name}}}", value)
     style = '<link rel="stylesheet" href="_static/explorer/explorer.css">'
-    return f"```{{raw}} html\n{style}\n{html}\n```"
+    return f"```{{raw}} html\n{style}\n{page}\n```"
 
 
 def weight():
@@ -293,7 +370,7 @@ def cases():
             f"### {case['title']}\n",
             f"{case['see']} {where} proves it.\n",
             "```{raw} html",
-            "" if missing() else opens,
+            opens,
             "<details><summary>The table of this case, in full precision</summary>",
             table(case["state"]),
             "</details>",
@@ -306,30 +383,6 @@ def places(case):
     """Return the sections that lead to a case, as pairs of lesson and heading; its own is first."""
     also = (place.split("#") for place in case.get("also", []))
     return [(case["lesson"], case["section"]), *map(tuple, also)]
-
-
-def link_presets(stem, notebook):
-    """Add to the end of each section of a lesson a line for each case that shows it.
-
-    ``notebook`` is the JSON of the lesson as text, and so is what is returned: the copy for the
-    site.
-    """
-    content = json.loads(notebook)
-    for case in presets():
-        for heading in (heading for lesson, heading in places(case) if lesson == stem):
-            sources = ["".join(cell["source"]) for cell in content["cells"]]
-            start = next(i for i, text in enumerate(sources) if text.startswith(f"## {heading}"))
-            end = next(
-                i
-                for i in range(start + 1, len(sources))
-                if content["cells"][i]["cell_type"] == "markdown"
-                and re.match("##+ ", sources[i])
-            )
-            line = f"Try it: [{case['title']}](#{case['id']}), in the explorer."
-            name = f"{case['id']}-{end}"
-            cell = {"cell_type": "markdown", "id": name, "metadata": {}, "source": line}
-            content["cells"].insert(end, cell)
-    return json.dumps(content)
 
 
 if __name__ == "__main__":

@@ -4,92 +4,96 @@ import json
 import re
 import struct
 
+import pytest
 import stored
 import yaml
 
+from tools import lessons as tool
+
 INSTRUCTORS = (stored.ROOT / "docs" / "instructors.md").read_text("utf-8")
 WORKFLOW = (stored.ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
-TARGETS = set(re.findall(r"^([a-z]+):", (stored.ROOT / "Makefile").read_text("utf-8"), re.M))
-NOT_SECTIONS = {"What you will learn", "Before you start", "Setup", "Summary",
-                "Where this goes wrong in practice"}  # fmt: skip
+TARGETS = set(re.findall(r"^([a-z-]+):", (stored.ROOT / "Makefile").read_text("utf-8"), re.M))
+PLAN = re.compile(r"^\| (\d+) \| (.+?) \|", re.M)
 
 
-def headings(path, level):
-    text = "\n".join(cell.source for cell in stored.prose(stored.read(path)))
-    return re.findall(rf"^{'#' * level} (.+)$", text, re.M)
-
-
-def chapters():
-    """Return the text of each lesson of the page, by the number of the lesson."""
-    parts = re.split(r"^### (\d\d) (.+)$", INSTRUCTORS, flags=re.M)[1:]
-    return {number: (title, text) for number, title, text in zip(*[iter(parts)] * 3, strict=True)}
-
-
-def test_the_page_has_each_lesson_with_its_sections_in_order():
-    found = chapters()
-    assert list(found) == sorted(found)
-    for path in stored.PATHS[1:]:
-        title, text = found[path.name[:2]]
-        assert title == headings(path, 1)[0]
-        rows = re.findall(r"^\| (.+) \| +\d+ \|$", text, re.M)
-        assert rows == [h for h in headings(path, 2) if h not in NOT_SECTIONS], path.name
-
-
-def test_the_minutes_fit_the_minutes_of_the_lesson():
-    for path in stored.PATHS[1:]:
-        notebook = stored.read(path)
-        source = "\n".join(cell.source for cell in stored.prose(notebook))
-        start = source.index("## Before you start")
-        stated = int(re.search(r"(\d+) minutes", source[start:]).group(1))
-        exercises = [int(m) for m in re.findall(r"### Exercise \d \(\w+, (\d+) minutes\)", source)]
-        sections = re.findall(r"^\| .+ \| +(\d+) \|$", chapters()[path.name[:2]][1], re.M)
-        assert sum(map(int, sections)) <= stated, path.name
-        assert sum(exercises) < stated + 10, path.name
-
-
-def test_each_exercise_that_is_named_exists():
-    named = 0
-    for path in stored.PATHS[1:]:
-        exist = {heading[9] for heading in headings(path, 3) if heading.startswith("Exercise ")}
-        _, text = chapters()[path.name[:2]]
-        for numbers in re.findall(r"[Ee]xercises? (\d(?: and \d)*)", text):
-            assert set(numbers.split(" and ")) <= exist, path.name
-            named += 1
-    for lesson, numbers in re.findall(r"lesson (\d\d)[^|]*?exercises? (\d)", INSTRUCTORS):
-        [path] = [p for p in stored.PATHS if p.name.startswith(lesson)]
-        assert any(h.startswith(f"Exercise {numbers}") for h in headings(path, 3))
-    assert named >= len(stored.PATHS) - 1
-
-
-def test_the_plans_have_the_length_that_they_promise():
-    plans = re.split(r"^## (.+)$", INSTRUCTORS, flags=re.M)
-    minutes = {
-        title: sum(map(int, re.findall(r"^\| (\d+) \|", text, re.M)))
-        for title, text in zip(plans[1::2], plans[2::2], strict=True)
+def plans():
+    """Return the rows of each plan, minutes and what, by its heading."""
+    parts = re.split(r"^## (.+)$", INSTRUCTORS, flags=re.M)
+    return {
+        title: [(int(minutes), what) for minutes, what in PLAN.findall(text)]
+        for title, text in zip(parts[1::2], parts[2::2], strict=True)
+        if PLAN.search(text)
     }
-    assert minutes["A class of 90 minutes"] == 90
-    assert 210 <= minutes["Half a day"] <= 240
 
 
-def test_the_threads_of_the_page_are_cited_in_its_lessons():
-    for path in stored.PATHS[1:]:
-        source = "\n".join(cell.source for cell in stored.prose(stored.read(path)))
-        threads = re.findall(r"[\w./-]+#\d+", chapters()[path.name[:2]][1])
-        assert threads, path.name
-        everywhere = source + (stored.ROOT / "notebooks" / "questions.toml").read_text("utf-8")
-        assert [t for t in threads if t not in everywhere] == [], path.name
+def test_plans_have_the_length_that_they_promise():
+    minutes = {title: sum(minutes for minutes, _ in rows) for title, rows in plans().items()}
+    assert minutes.pop("A class of 90 minutes, without a laptop") == 90
+    assert minutes.pop("A clinic of 45 minutes") == 45
+    assert 210 <= minutes.pop("Half a day") <= 240
+    assert 390 <= minutes.pop("A day") <= 450
+    assert not minutes
+    for rows in plans().values():
+        assert "arrive" in rows[0][1]
+        assert re.search("closing|what next", rows[-1][1])
+
+
+def test_plans_give_a_lesson_the_minutes_that_it_states():
+    pytest.importorskip("markdown_it")
+    from tools.slides import deck
+
+    checked = 0
+    for title, rows in plans().items():
+        for minutes, what in rows:
+            for number in re.findall(r"(\d\d)(?= (?:or \d\d )?with its exercise)", what):
+                [path] = tool.NOTEBOOKS.glob(f"{number}_*.ipynb")
+                assert minutes >= tool.minutes(stored.read(path)), (title, what)
+                checked += 1
+            if number := re.match(r"lesson (\d\d), without", what):
+                [path] = tool.NOTEBOOKS.glob(f"{number[1]}_*.ipynb")
+                slides = len(deck(stored.read(path)))
+                assert slides <= minutes, (title, what, slides)
+                checked += 1
+    assert checked >= 18
+
+
+def test_the_page_has_each_lesson_with_its_threads_and_exercises():
+    parts = re.split(r"^### (\d\d) (.+)$", INSTRUCTORS, flags=re.M)[1:]
+    found = {number: (title, text) for number, title, text in zip(*[iter(parts)] * 3, strict=True)}
+    questions = (tool.NOTEBOOKS / "questions.toml").read_text("utf-8")
+    assert list(found) == [path.name[:2] for path in stored.CORE]
+    for path in stored.CORE:
+        notebook = stored.read(path)
+        title, text = found[path.name[:2]]
+        assert title == tool.title(notebook)
+        source = questions + "\n".join(cell.source for cell in stored.prose(notebook))
+        assert [t for t in re.findall(r"[\w./-]+#\d+", text) if t not in source] == [], path.name
+        kept = re.findall(r"Keep exercise (\d)", text)
+        assert kept
+        assert all(f"### Exercise {number} " in source for number in kept)
+
+
+def test_the_worksheet_has_the_numbers_of_lesson_05():
+    sheet = (stored.ROOT / "docs" / "worksheet.md").read_text("utf-8")
+    [path] = tool.NOTEBOOKS.glob("05_*.ipynb")
+    cells = stored.code_cells(stored.read(path))
+    shown = "\n".join(text for cell in cells for text in stored.output_texts(cell))
+    numbers = [3.64, 0.79, 2.50]
+    assert all(f"{number:.2f}" in shown and f"{number:.2f}" in sheet for number in numbers)
+    for answer in (sum(numbers) / 3, sum(numbers) / 24, (3.64 + (0.79 + 2.50) / 2) / 2):
+        assert f"{answer:.2f}" in sheet
 
 
 def test_commands_that_are_named_exist():
     commands = re.findall(r"`make (\w+)`", INSTRUCTORS)
-    assert {"slides", "student", "lab", "setup"} <= set(commands) <= TARGETS
+    assert {"slides", "student", "lab"} <= set(commands) <= TARGETS
 
 
 def test_the_development_container_sets_the_project_up():
     container = json.loads((stored.ROOT / ".devcontainer" / "devcontainer.json").read_text())
     tag = container["image"].split(":")[1]
     assert tag == "3.11"
-    assert container["postCreateCommand"].split()[:2] == ["make", "setup"]
+    assert container["postCreateCommand"].startswith("sh tools/setup.sh lab")
     assert container["forwardPorts"] == [8888]
 
 
@@ -98,7 +102,7 @@ def test_the_workflow_runs_the_targets_of_the_makefile():
     jobs = workflow["jobs"]
     commands = {name: [step.get("run", "") for step in job["steps"]] for name, job in jobs.items()}
     called = {t for run in commands["test"] for t in re.findall(r"^make (.+)$", run, re.M)}
-    assert {"setup", "lint", "test", "site slides student"} <= called
+    assert {"lint", "test", "test-all", "site slides student"} <= called
     assert "make matrix" in commands["matrix"]
     assert all(set(targets.split()) <= TARGETS for targets in called)
     on = workflow[True]  # YAML 1.1 reads "on" as true
