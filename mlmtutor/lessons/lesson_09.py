@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from mlmtutor._html import printable
 from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, figure, finish
@@ -24,6 +25,29 @@ def diagonal(
     return batch, labels
 
 
+def small_berts(language: torch.Tensor) -> tuple[Any, Any]:
+    """Return a causal and a masked BERT that have learned a language of a few short sentences."""
+    from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
+
+    small: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 6}
+    small |= {"hidden_size": 16, "intermediate_size": 32, "initializer_range": 0.2}
+    torch.manual_seed(0)
+    causal = BertLMHeadModel(BertConfig(**small, pad_token_id=None, is_decoder=True)).eval()
+    masked = BertForMaskedLM(BertConfig(**small, pad_token_id=None)).eval()
+    places = torch.arange(1, language.shape[1])
+    rows, answers = zip(*(diagonal(ids, places, mask_id=1) for ids in language), strict=True)
+    for model, ids, labels in (
+        (causal, language[:, :-1], language[:, 1:]),  # the next token
+        (masked, torch.cat(rows), torch.cat(answers)),  # the diagonal of each sentence
+    ):
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(60):
+            optimizer.zero_grad()
+            cross_entropy(model(ids).logits.transpose(1, 2), labels).backward()
+            optimizer.step()
+    return causal, masked
+
+
 def _scores() -> list[tuple[Any, ...]]:
     """Two sentences of 4 and 1 tokens, then three of 2, 5 and 1."""
     first = [[-1.0, -2.0, -3.0, -1.5], [-5.0]]
@@ -31,78 +55,57 @@ def _scores() -> list[tuple[Any, ...]]:
     return [(first,), (second,)]
 
 
-@exercise(cases=_scores, says="exp(12.5 / 5) = 12.18: five tokens, and each counts once.")
-def check_corpus_perplexity(scores):
-    """corpus_perplexity(scores): exp of the mean of -log p over the tokens of all sentences."""
-    values = [value for sentence in scores for value in sentence]
-    return math.exp(-sum(values) / len(values))
+def _exp(scores):
+    """Return exp of minus the mean over what is given: log-probabilities."""
+    return math.exp(-sum(scores) / len(scores))
 
 
 def _flat(scores):
     return [value for sentence in scores for value in sentence]
 
 
-@check_corpus_perplexity.mistake(
-    "That is the mean of the perplexities of the sentences. A token of a short sentence counts "
-    "more there than a token of a long one."
-)
-def _(scores):
-    return sum(math.exp(-sum(row) / len(row)) for row in scores) / len(scores)
+@exercise(cases=_scores, says="exp(12.5 / 5) = 12.18: five tokens, and each counts once.")
+def check_corpus_perplexity(scores):
+    """corpus_perplexity(scores): exp of the mean of -log p over the tokens of all sentences."""
+    return _exp(_flat(scores))
 
 
-@check_corpus_perplexity.mistake(
-    "That is exp of the mean of the means of the sentences. Take one mean over all tokens."
-)
-def _(scores):
-    return math.exp(-sum(sum(row) / len(row) for row in scores) / len(scores))
-
-
-@check_corpus_perplexity.mistake(
-    "You divide by the number of sentences. Divide by the number of tokens."
-)
-def _(scores):
-    return math.exp(-sum(_flat(scores)) / len(scores))
-
-
-@check_corpus_perplexity.mistake("The sign is missing: that is exp(total / n), which is below 1.")
-def _(scores):
-    return math.exp(sum(_flat(scores)) / len(_flat(scores)))
-
-
-@check_corpus_perplexity.mistake(
-    "That is the mean of -log p, the loss. The pseudo-perplexity is exp of it."
-)
-def _(scores):
-    return -sum(_flat(scores)) / len(_flat(scores))
-
-
-@check_corpus_perplexity.mistake(
-    "You raise 2 to the loss. The log-probabilities are natural logarithms, so it is e."
-)
-def _(scores):
-    return 2 ** (-sum(_flat(scores)) / len(_flat(scores)))
-
-
-@check_corpus_perplexity.mistake(
-    "You take exp of the total. Divide the total by the number of tokens first."
-)
-def _(scores):
-    return math.exp(-sum(_flat(scores)))
-
-
-@check_corpus_perplexity.mistake(CHANGED)
-def _(scores):
-    values = scores.pop()
-    for row in scores:
-        values = values + row
-    return math.exp(-sum(values) / len(values))
-
-
-@check_corpus_perplexity.mistake(
-    "That is one number for each sentence. Return one for all of them together."
-)
-def _(scores):
-    return torch.tensor([math.exp(-sum(row) / len(row)) for row in scores])
+check_corpus_perplexity.mistakes += [
+    (
+        lambda scores: sum(map(_exp, scores)) / len(scores),
+        "That is the mean of the perplexities of the sentences. A token of a short sentence counts "
+        "more there than a token of a long one.",
+    ),
+    (
+        lambda scores: _exp([sum(row) / len(row) for row in scores]),
+        "That is exp of the mean of the means of the sentences. Take one mean over all tokens.",
+    ),
+    (
+        lambda scores: _exp([sum(row) for row in scores]),
+        "You divide by the number of sentences. Divide by the number of tokens.",
+    ),
+    (
+        lambda scores: 1 / _exp(_flat(scores)),
+        "The sign is missing: that is exp(total / n), which is below 1.",
+    ),
+    (
+        lambda scores: math.log(_exp(_flat(scores))),
+        "That is the mean of -log p, the loss. The pseudo-perplexity is exp of it.",
+    ),
+    (
+        lambda scores: 2 ** math.log(_exp(_flat(scores))),
+        "You raise 2 to the loss. The log-probabilities are natural logarithms, so it is e.",
+    ),
+    (
+        lambda scores: math.exp(-sum(_flat(scores))),
+        "You take exp of the total. Divide the total by the number of tokens first.",
+    ),
+    (lambda scores: _exp([*scores.pop(), *_flat(scores)]), CHANGED),
+    (
+        lambda scores: torch.tensor([_exp(row) for row in scores]),
+        "That is one number for each sentence. Return one for all of them together.",
+    ),
+]
 
 
 def _word_ids() -> list[tuple[Any, ...]]:
@@ -127,79 +130,68 @@ def _matrix(word_ids, hide, rows=None):
     return torch.tensor([[hide(i, j, word_ids[i] == word_ids[j]) for j in columns] for i in rows])
 
 
-@check_hidden_with_word.mistake(
-    "One token is hidden in each row, and the later pieces of its word give it away. Hide them too."
-)
-def _(word_ids):
-    return _matrix(word_ids, lambda i, j, same: i == j)
+def _hides(hide):
+    """Return a wrong answer whose entries are hide(i, j, same word)."""
+    return lambda word_ids: _matrix(word_ids, hide)
 
 
-@check_hidden_with_word.mistake(
-    "The whole word is hidden in each row. The pieces before the one that is scored stay visible."
-)
-def _(word_ids):
-    return _matrix(word_ids, lambda i, j, same: same)
-
-
-@check_hidden_with_word.mistake("You hide the earlier pieces of the word. Hide the later ones.")
-def _(word_ids):
-    return _matrix(word_ids, lambda i, j, same: same and j <= i)
-
-
-@check_hidden_with_word.mistake(
-    "The later pieces are hidden, and the scored one is visible: the model reads the answer."
-)
-def _(word_ids):
-    return _matrix(word_ids, lambda i, j, same: same and j > i)
-
-
-@check_hidden_with_word.mistake(
-    "Everything from the scored token on is hidden. Only its own word is."
-)
-def _(word_ids):
-    return _matrix(word_ids, lambda i, j, same: j >= i)
-
-
-@check_hidden_with_word.mistake("You hide one later piece. A word can have more; hide all of them.")
-def _(word_ids):
-    return _matrix(word_ids, lambda i, j, same: same and i <= j <= i + 1)
-
-
-@check_hidden_with_word.mistake("Your matrix is the wrong way round: True is for what is hidden.")
-def _(word_ids):
-    return _matrix(word_ids, lambda i, j, same: not (same and j >= i))
-
-
-@check_hidden_with_word.mistake(
-    "Your matrix has a row for each position. A special token is not scored, so it has no row."
-)
-def _(word_ids):
-    return _matrix(word_ids, lambda i, j, same: same and j >= i, range(len(word_ids)))
-
-
-@check_hidden_with_word.mistake(
-    "Your matrix leaves out special tokens among the columns too. It needs a column for each "
-    "position, because the model reads special tokens as well."
-)
-def _(word_ids):
+def _without_special_columns(word_ids):
     columns = [i for i, word in enumerate(word_ids) if word is not None]
-    return _matrix(word_ids, lambda i, j, same: same and j >= i)[:, columns]
+    return check_hidden_with_word.right(word_ids)[:, columns]
 
 
-@check_hidden_with_word.mistake(
-    "Your matrix has dtype torch.int64, and should have torch.bool: `torch.where` and indexing "
-    "take 0 and 1 for numbers."
-)
-def _(word_ids):
-    return _matrix(word_ids, lambda i, j, same: int(same and j >= i))
+check_hidden_with_word.mistakes += [
+    (
+        _hides(lambda i, j, same: i == j),
+        "One token is hidden in each row, and the later pieces of its word give it away. Hide them "
+        "too.",
+    ),
+    (
+        _hides(lambda i, j, same: same),
+        "The whole word is hidden in each row. The pieces before the one that is scored stay "
+        "visible.",
+    ),
+    (
+        _hides(lambda i, j, same: same and j <= i),
+        "You hide the earlier pieces of the word. Hide the later ones.",
+    ),
+    (
+        _hides(lambda i, j, same: same and j > i),
+        "The later pieces are hidden, and the scored one is visible: the model reads the answer.",
+    ),
+    (
+        _hides(lambda i, j, same: j >= i),
+        "Everything from the scored token on is hidden. Only its own word is.",
+    ),
+    (
+        _hides(lambda i, j, same: same and i <= j <= i + 1),
+        "You hide one later piece. A word can have more; hide all of them.",
+    ),
+    (
+        _hides(lambda i, j, same: not (same and j >= i)),
+        "Your matrix is the wrong way round: True is for what is hidden.",
+    ),
+    (
+        lambda ids: _matrix(ids, lambda i, j, same: same and j >= i, range(len(ids))),
+        "Your matrix has a row for each position. A special token is not scored, so it has no row.",
+    ),
+    (
+        _without_special_columns,
+        "Your matrix leaves out special tokens among the columns too. It needs a column for each "
+        "position, because the model reads special tokens as well.",
+    ),
+    (
+        _hides(lambda i, j, same: int(same and j >= i)),
+        "Your matrix has dtype torch.int64, and should have torch.bool: `torch.where` and indexing "
+        "take 0 and 1 for numbers.",
+    ),
+]
 
 
 def hidden_diagonal(tokens: Sequence[str], log_p: Sequence[float]) -> Figure:
     """Draw the batch that scores a sentence: one row for each token, hidden there, and its -log p.
 
-    Args:
-        tokens: of the whole sentence, [CLS] first and [SEP] last.
-        log_p: log p of each token between these two, from the row that hides it.
+    ``tokens`` begin with [CLS] and end with [SEP]; ``log_p`` are those of the tokens between.
     """
     n, wide, edge = len(log_p), 7.4, 0.76
     canvas, axes = drawing(wide, 0.5 * (n + 2), size=(7.4, 0.46 * (n + 2)))
@@ -233,11 +225,7 @@ def hidden_diagonal(tokens: Sequence[str], log_p: Sequence[float]) -> Figure:
 
 
 def pair_gaps(pairs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw by how much the right sentence of each minimal pair is preferred, and name the misses.
-
-    Args:
-        pairs: mappings with kind, bad (the wrong sentence) and gap (in nats, above 0 if right).
-    """
+    """Draw by how much (``gap``, in nats) the right sentence of each pair is preferred."""
     kinds = list(dict.fromkeys(pair["kind"] for pair in pairs))
     misses = sorted((pair for pair in pairs if pair["gap"] <= 0), key=lambda pair: pair["gap"])
     canvas, axes = figure(size=(7.2, 2.4 + 0.27 * len(misses)))
