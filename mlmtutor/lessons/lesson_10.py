@@ -7,20 +7,12 @@ from typing import Any
 import torch
 
 from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, finish, plain
-from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise
+from mlmtutor.lessons.exercise import CHANGED, ByHand, WrongAnswer, exercise
 from mlmtutor.releases import Release, label_history
 
 
 def timeline(releases: Sequence[Release], rows: Mapping[str, Sequence[str]]) -> Figure:
-    """Draw what was true when: a column for each release in which a word of a row changes.
-
-    Args:
-        releases: the releases, oldest first.
-        rows: for each row its words, one for each release.
-
-    Returns:
-        The figure, with the releases and their months on its upper edge.
-    """
+    """Draw what was true when: a column for each release in which a word of a row changes."""
     words = list(zip(*rows.values(), strict=True))
     starts = [i for i in range(len(words)) if i == 0 or words[i] != words[i - 1]]
     left = 2 + 1.6 * max(map(len, rows))
@@ -92,83 +84,65 @@ def check_migrate(arguments):
     return new
 
 
-def _migrated(arguments, labels):
-    new = {name: value for name, value in arguments.items() if name != "masked_lm_labels"}
-    return new | {"labels": labels}
+def _minus_100(call):
+    return call["masked_lm_labels"].masked_fill(call["masked_lm_labels"] == -1, -100)
 
 
-@check_migrate.mistake("The labels still hold -1. The loss of today leaves out -100 alone.")
-def _(arguments):
-    return _migrated(arguments, arguments["masked_lm_labels"].clone())
+def _migrated(call, labels):
+    rest = {name: value for name, value in call.items() if name != "masked_lm_labels"}
+    return rest | {"labels": labels}
 
 
-@check_migrate.mistake(
-    "The old name `masked_lm_labels` is still in the call: release 4 refuses it, and release 5 "
-    "drops it."
-)
-def _(arguments):
-    old = arguments["masked_lm_labels"]
-    return arguments | {"masked_lm_labels": old.masked_fill(old == -1, -100)}
-
-
-@check_migrate.mistake(
-    "Both names are in the call. Release 4 refuses the old one with a TypeError: `pop` it."
-)
-def _(arguments):
-    old = arguments["masked_lm_labels"]
-    return arguments | {"labels": old.masked_fill(old == -1, -100)}
-
-
-@check_migrate.mistake(
-    "Your function changes the dictionary that it was given, and the caller loses it. Make a new "
-    "one: `new = dict(given)`."
-)
-def _(arguments):
-    old = arguments.pop("masked_lm_labels")
-    return arguments | {"labels": old.masked_fill(old == -1, -100)}
-
-
-@check_migrate.mistake(
-    "Your function changes a tensor or a list that it was given, and the caller loses it. Work on "
-    "a copy (`.clone()`, `torch.where`, `masked_fill`, `row + [...]`)."
-)
-def _(arguments):
-    labels = arguments["masked_lm_labels"]
+def _in_place(call):
+    labels = call["masked_lm_labels"]
     labels[labels == -1] = -100
-    return _migrated(arguments, labels)
+    return _migrated(call, labels)
 
 
-@check_migrate.mistake(
-    "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant that a "
-    "position is not scored."
-)
-def _(arguments):
-    old = arguments["masked_lm_labels"]
-    return _migrated(arguments, old.masked_fill(old <= 0, -100))
-
-
-@check_migrate.mistake("`attention_mask` is lost. Only the labels have a new form.")
-def _(arguments):
-    old = arguments["masked_lm_labels"]
-    return {"input_ids": arguments["input_ids"], "labels": old.masked_fill(old == -1, -100)}
-
-
-@check_migrate.mistake("The call has no `labels`, so there is no loss.")
-def _(arguments):
-    return {name: value for name, value in arguments.items() if name != "masked_lm_labels"}
-
-
-@check_migrate.mistake("The labels are the input ids. The answers were in the old labels.")
-def _(arguments):
-    return _migrated(arguments, arguments["input_ids"].clone())
-
-
-@check_migrate.mistake(
-    "Your function returns the labels. Return the arguments of the call, a dictionary."
-)
-def _(arguments):
-    old = arguments["masked_lm_labels"]
-    return old.masked_fill(old == -1, -100)
+check_migrate.mistakes += [
+    (
+        lambda call: _migrated(call, call["masked_lm_labels"].clone()),
+        "The labels still hold -1. The loss of today leaves out -100 alone.",
+    ),
+    (
+        lambda call: call | {"masked_lm_labels": _minus_100(call)},
+        "The old name `masked_lm_labels` is still in the call: release 4 refuses it, and release 5 "
+        "drops it.",
+    ),
+    (
+        lambda call: call | {"labels": _minus_100(call)},
+        "Both names are in the call. Release 4 refuses the old one with a TypeError: `pop` it.",
+    ),
+    (
+        lambda call: call.update(labels=_minus_100(call)) or call,
+        "Your function changes the dictionary that it was given, and the caller loses it. Make a "
+        "new one: `new = dict(given)`.",
+    ),
+    (_in_place, CHANGED),
+    (
+        lambda call: _migrated(
+            call, call["masked_lm_labels"].masked_fill(call["masked_lm_labels"] <= 0, -100)
+        ),
+        "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant that "
+        "a position is not scored.",
+    ),
+    (
+        lambda call: {"input_ids": call["input_ids"], "labels": _minus_100(call)},
+        "`attention_mask` is lost. Only the labels have a new form.",
+    ),
+    (
+        lambda call: {name: call[name] for name in ("input_ids", "attention_mask")},
+        "The call has no `labels`, so there is no loss.",
+    ),
+    (
+        lambda call: _migrated(call, call["input_ids"].clone()),
+        "The labels are the input ids. The answers were in the old labels.",
+    ),
+    (
+        _minus_100,
+        "Your function returns the labels. Return the arguments of the call, a dictionary.",
+    ),
+]
 
 
 def _position_batches() -> list[tuple[Any, ...]]:
@@ -208,74 +182,56 @@ def _surprise(log_p, positions, ids):
     return -log_p[torch.arange(len(log_p)).unsqueeze(1), positions, ids]
 
 
-@check_positions_loss.mistake(
-    "That is the mean over every entry, those of weight 0 included: they only fill up the rows."
-)
-def _(log_p, positions, ids, weights):
-    return _surprise(log_p, positions, ids).mean()
-
-
-@check_positions_loss.mistake(
-    "The entries of weight 0 add nothing, and they are still counted: divide by the sum of the "
-    "weights."
-)
-def _(log_p, positions, ids, weights):
-    return (weights * _surprise(log_p, positions, ids)).mean()
-
-
-@check_positions_loss.mistake("That is the sum. Divide by the sum of the weights.")
-def _(log_p, positions, ids, weights):
-    return (weights * _surprise(log_p, positions, ids)).sum()
-
-
-@check_positions_loss.mistake("That is the mean of log p. The loss is minus that.")
-def _(log_p, positions, ids, weights):
-    return -(weights * _surprise(log_p, positions, ids)).sum() / weights.sum()
-
-
-@check_positions_loss.mistake(
-    "That is the mean of the means of the rows. Each scored position counts the same: take one sum "
-    "over the batch."
-)
-def _(log_p, positions, ids, weights):
-    return ((weights * _surprise(log_p, positions, ids)).sum(1) / weights.sum(1)).mean()
-
-
-@check_positions_loss.mistake(
-    "You scored the first positions of each row. `positions` says which ones the ids belong to."
-)
-def _(log_p, positions, ids, weights):
-    first = torch.arange(ids.shape[1]).expand_as(ids)
-    return (weights * _surprise(log_p, first, ids)).sum() / weights.sum()
-
-
-@check_positions_loss.mistake(
-    "You divide by the number of ids above 0. A token with the id 0 can be an answer; the weights "
-    "say what counts."
-)
-def _(log_p, positions, ids, weights):
-    return (weights * _surprise(log_p, positions, ids)).sum() / (ids > 0).sum()
-
-
-@check_positions_loss.mistake(
-    "You divide by the number of positions above 0. Position 0 can be scored; the weights say what "
-    "counts."
-)
-def _(log_p, positions, ids, weights):
-    return (weights * _surprise(log_p, positions, ids)).sum() / (positions > 0).sum()
-
-
-@check_positions_loss.mistake(
-    "`log_p[:, positions, ids]` reads the positions of each row in every row. Index the rows too: "
-    "`torch.arange(len(log_p)).unsqueeze(1)` in place of the colon."
-)
-def _(log_p, positions, ids, weights):
-    return (weights * -log_p[:, positions, ids]).sum() / weights.sum()
-
-
-@check_positions_loss.mistake("Your function returns a tensor of shape (2, 4). Return one number.")
-def _(log_p, positions, ids, weights):
+def _weighted(log_p, positions, ids, weights):
     return weights * _surprise(log_p, positions, ids)
+
+
+check_positions_loss.mistakes += [
+    (
+        lambda log_p, where, ids, weights: _surprise(log_p, where, ids).mean(),
+        "That is the mean over every entry, those of weight 0 included: they only fill up the "
+        "rows.",
+    ),
+    (
+        lambda *batch: _weighted(*batch).mean(),
+        "The entries of weight 0 add nothing, and they are still counted: divide by the sum of the "
+        "weights.",
+    ),
+    (lambda *batch: _weighted(*batch).sum(), "That is the sum. Divide by the sum of the weights."),
+    (
+        lambda *batch: -_weighted(*batch).sum() / batch[3].sum(),
+        "That is the mean of log p. The loss is minus that.",
+    ),
+    (
+        lambda *batch: (_weighted(*batch).sum(1) / batch[3].sum(1)).mean(),
+        "That is the mean of the means of the rows. Each scored position counts the same: take one "
+        "sum over the batch.",
+    ),
+    (
+        lambda log_p, where, ids, weights: (
+            _weighted(log_p, torch.arange(ids.shape[1]).expand_as(ids), ids, weights).sum()
+            / weights.sum()
+        ),
+        "You scored the first positions of each row. `positions` says which ones the ids belong "
+        "to.",
+    ),
+    (
+        lambda *batch: _weighted(*batch).sum() / (batch[2] > 0).sum(),
+        "You divide by the number of ids above 0. A token with the id 0 can be an answer; the "
+        "weights say what counts.",
+    ),
+    (
+        lambda *batch: _weighted(*batch).sum() / (batch[1] > 0).sum(),
+        "You divide by the number of positions above 0. Position 0 can be scored; the weights say "
+        "what counts.",
+    ),
+    (
+        lambda log_p, where, ids, weights: (weights * -log_p[:, where, ids]).sum() / weights.sum(),
+        "`log_p[:, positions, ids]` reads the positions of each row in every row. Index the rows "
+        "too: `torch.arange(len(log_p)).unsqueeze(1)` in place of the colon.",
+    ),
+    (_weighted, "Your function returns a tensor of shape (2, 4). Return one number."),
+]
 
 
 def _runs_on(releases, keyword, ignored):
@@ -332,67 +288,50 @@ def _releases_mistake(answer, expected, keyword, ignored):
 check_runs_on = ByHand(_runs_on, _judge_runs_on)
 
 
-@check_runs_on.mistake(
-    "For `masked_lm_labels=` with -100 your list has pytorch-pretrained-bert 0.1.1, whose loss "
-    "does not ignore -100: the labels would be out of bounds."
-)
-def _(releases, keyword, ignored):
-    return [r for r in releases if _uses(r, keyword)]
-
-
-@check_runs_on.mistake(
-    "For `masked_lm_labels=` with -100 your list has transformers 5.0.0, which drops the keyword: "
-    "the call runs, and there is no loss."
-)
-def _(releases, keyword, ignored):
-    fits = [r for r in releases if r.ignore_index == ignored]
-    return [r for r in fits if not r.takes(keyword).endswith("Error")]
-
-
-@check_runs_on.mistake(
-    "For `lm_labels=` with -100 your list has transformers 2.4.0. It accepts the keyword, and "
-    "computes another loss with it: compare with the name in `release.labels`."
-)
-def _(releases, keyword, ignored):
-    taken = ("accepted", "DeprecationWarning", "FutureWarning")
-    return [r for r in releases if r.takes(keyword) in taken and r.ignore_index == ignored]
-
-
-@check_runs_on.mistake(
-    "For `masked_lm_labels=` with -100 your list lacks transformers 3.0.0. It warns, and the loss "
-    "is right: a warning isn't an error."
-)
-def _(releases, keyword, ignored):
-    return [r for r in releases if r.labels == keyword and r.ignore_index == ignored]
-
-
-@check_runs_on.mistake(
-    "For `masked_lm_labels=` with -100 your list lacks transformers 3.1.0. It warns, and the loss "
-    "is right: a warning isn't an error."
-)
-def _(releases, keyword, ignored):
-    fits = [r for r in releases if r.ignore_index == ignored]
-    return [r for r in fits if keyword == r.labels or r.takes(keyword) == "DeprecationWarning"]
-
-
-@check_runs_on.mistake(
-    "Your function does not return a list of releases. Return those of the list `releases` that "
-    "fit, as they are."
-)
-def _(releases, keyword, ignored):
-    return [r.version for r in releases if r.labels == keyword and r.ignore_index == ignored]
-
-
-@check_runs_on.mistake(
-    "For `masked_lm_labels=` with -100 your list has transformers 4.0.0, which refuses the name."
-)
-def _(releases, keyword, ignored):
-    fits = [r for r in releases if r.ignore_index == ignored]
-    return [r for r in fits if r.takes(keyword) not in ("dropped", "accepted")] + [
-        r for r in fits if r.labels == keyword
+def _where(fits):
+    """Return a wrong answer: the releases that ignore the value, and for which fits(r, keyword)."""
+    return lambda releases, keyword, ignored: [
+        r for r in releases if r.ignore_index == ignored and fits(r, keyword)
     ]
 
 
-@check_runs_on.mistake("Your list has a release twice, or another order than `releases`.")
-def _(releases, keyword, ignored):
-    return _runs_on(releases, keyword, ignored)[::-1]
+_OLD = "For `masked_lm_labels=` with -100 your list"
+_WARNS = "It warns, and the loss is right: a warning isn't an error."
+check_runs_on.mistakes += [
+    (
+        lambda releases, keyword, ignored: [r for r in releases if _uses(r, keyword)],
+        f"{_OLD} has pytorch-pretrained-bert 0.1.1, whose loss does not ignore -100: the labels "
+        "would be out of bounds.",
+    ),
+    (
+        _where(lambda r, keyword: not r.takes(keyword).endswith("Error")),
+        f"{_OLD} has transformers 5.0.0, which drops the keyword: the call runs, and there is no "
+        "loss.",
+    ),
+    (
+        _where(lambda r, keyword: r.takes(keyword) == "accepted" or _uses(r, keyword)),
+        "For `lm_labels=` with -100 your list has transformers 2.4.0. It accepts the keyword, and "
+        "computes another loss with it: compare with the name in `release.labels`.",
+    ),
+    (
+        _where(lambda r, keyword: r.labels == keyword),
+        f"{_OLD} lacks transformers 3.0.0. {_WARNS}",
+    ),
+    (
+        _where(lambda r, keyword: r.labels == keyword or r.takes(keyword) == "DeprecationWarning"),
+        f"{_OLD} lacks transformers 3.1.0. {_WARNS}",
+    ),
+    (
+        lambda *call: [r.version for r in _runs_on(*call)],
+        "Your function does not return a list of releases. Return those of the list `releases` "
+        "that fit, as they are.",
+    ),
+    (
+        _where(lambda r, keyword: r.takes(keyword) != "dropped"),
+        f"{_OLD} has transformers 4.0.0, which refuses the name.",
+    ),
+    (
+        lambda *call: _runs_on(*call)[::-1],
+        "Your list has a release twice, or another order than `releases`.",
+    ),
+]
