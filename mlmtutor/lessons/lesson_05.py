@@ -1,8 +1,7 @@
-"""What lesson 05 needs: its two exercises, its figures, and the losses to compare with."""
+"""What lesson 05 needs: its batch, two exercises, figures, and losses to compare with."""
 
 import math
 import re
-from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy, one_hot
@@ -20,12 +19,27 @@ STORY = (
 )
 
 
+def two_sentences(tokenizer):
+    """Return a batch of two sentences with "change", "cup" and "tea" hidden, and its labels."""
+    sentences = ["I want to change the world.", "He drank a cup of tea and went home."]
+    batch = tokenizer(sentences, padding=True, return_tensors="pt")
+    answers = torch.tensor(tokenizer.convert_tokens_to_ids(["change", "cup", "tea"]))
+    hidden = torch.isin(batch["input_ids"], answers)
+    labels = torch.where(hidden, batch["input_ids"], -100)
+    batch["input_ids"] = batch["input_ids"].masked_fill(hidden, tokenizer.mask_token_id)
+    return batch, labels
+
+
 # Exercise 1
 
 
 def _token_loss(logits, labels, dim=-1):
     """-log p(label) at each position, of id 0 where there is none."""
     return -logits.log_softmax(dim).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+
+
+def _length(labels):
+    return labels.shape[1]
 
 
 def _batches():
@@ -58,27 +72,18 @@ def check_loss_by_hand(logits, labels):
     return _token_loss(logits, labels)[labels != -100].mean()
 
 
-@check_loss_by_hand.mistake(
-    "That is the sum over the labelled positions. Divide it by how many there are."
-)
-def _(logits, labels):
+def _sum(logits, labels):
     return _token_loss(logits, labels)[labels != -100].sum()
 
 
-@check_loss_by_hand.mistake(
-    "That is divided by the number of all positions: the ignored ones have left the sum, and they "
-    "leave the count too."
-)
-def _(logits, labels):
-    return _token_loss(logits, labels)[labels != -100].sum() / labels.numel()
-
-
-@check_loss_by_hand.mistake(
-    "That is divided by the length of a row. The ignored positions have left the sum, and they "
-    "leave the count too."
-)
-def _(logits, labels):
-    return _token_loss(logits, labels)[labels != -100].sum() / labels.shape[1]
+check_loss_by_hand.mistake(
+    "That is the sum over the labelled positions. Divide it by how many there are."
+)(_sum)
+for words, size in {"number of all positions": torch.numel, "length of a row": _length}.items():
+    check_loss_by_hand.mistake(
+        f"That is divided by the {words}: the ignored ones have left the sum, and they leave the "
+        "count too."
+    )(lambda logits, labels, size=size: _sum(logits, labels) / size(labels))
 
 
 @check_loss_by_hand.mistake(
@@ -215,32 +220,18 @@ def check_loss_gradient(logits, labels):
     return _gradient(logits, labels)
 
 
-@check_loss_gradient.mistake(
-    "That is the gradient of the sum. The loss is a mean: divide by the labels."
-)
-def _(logits, labels):
+def _gradient_of_sum(logits, labels):
     return _gradient(logits, labels) * (labels != -100).sum()
 
 
-@check_loss_gradient.mistake(
-    "That is divided by the number of all positions. The loss is a mean over the labelled ones."
-)
-def _(logits, labels):
-    return _gradient(logits, labels) * (labels != -100).sum() / labels.numel()
-
-
-@check_loss_gradient.mistake(
-    "That is divided by the length of a row. The loss is a mean over the labelled positions."
-)
-def _(logits, labels):
-    return _gradient(logits, labels) * (labels != -100).sum() / labels.shape[1]
-
-
-@check_loss_gradient.mistake(
-    "That is divided by the number of rows. The loss is a mean over the labelled positions."
-)
-def _(logits, labels):
-    return _gradient(logits, labels) * (labels != -100).sum() / len(labels)
+check_loss_gradient.mistake(
+    "That is the gradient of the sum. The loss is a mean: divide by the labels."
+)(_gradient_of_sum)
+sizes = {"number of all positions": torch.numel, "length of a row": _length, "number of rows": len}
+for words, size in sizes.items():
+    check_loss_gradient.mistake(
+        f"That is divided by the {words}. The loss is a mean over the labelled positions."
+    )(lambda logits, labels, size=size: _gradient_of_sum(logits, labels) / size(labels))
 
 
 @check_loss_gradient.mistake(
@@ -322,77 +313,39 @@ def word_frequencies(tokenizer):
     return torch.bincount(torch.tensor(ids), minlength=len(tokenizer)) + 1
 
 
+def five_sentences(tokenizer):
+    """Return ``STORY``, each sentence five times, with another fifth of its tokens hidden."""
+    batch = tokenizer(
+        [*STORY] * 5, padding=True, return_tensors="pt", return_special_tokens_mask=True
+    )
+    ordinary, ids = ~batch.pop("special_tokens_mask").bool(), batch["input_ids"]
+    fifth = torch.arange(ids.shape[1]) % 5 == torch.arange(25).unsqueeze(1) // 5
+    batch["input_ids"] = ids.masked_fill(ordinary & fifth, tokenizer.mask_token_id)
+    return batch, torch.where(ordinary & fifth, ids, -100)
+
+
 def losses_on_five_sentences(tokenizer, model):
     """Return the loss of word frequencies, of the model, and of copying, on ``STORY``.
 
-    The model gets each sentence five times, with another fifth of its tokens hidden, so that each
-    token is scored once. For copying it sees every token that it is scored on.
+    Each token is scored once. For copying the model sees every token that it is scored on.
     """
-    seen = tokenizer(
-        list(STORY), padding=True, return_tensors="pt", return_special_tokens_mask=True
-    )
-    ordinary = ~seen.pop("special_tokens_mask").bool()
-    fifth = torch.arange(ordinary.shape[1]) % 5 == torch.arange(25).unsqueeze(1) // 5
-    hidden = ordinary.repeat(5, 1) & fifth
-    ids, read = seen["input_ids"].repeat(5, 1), seen["attention_mask"].repeat(5, 1)
-    masked = ids.masked_fill(hidden, tokenizer.mask_token_id)
+    batch, labels = five_sentences(tokenizer)
+    frequencies, answers = word_frequencies(tokenizer), labels[labels != -100]
+    seen = tokenizer([*STORY], padding=True, return_tensors="pt")
+    special = torch.isin(seen["input_ids"], torch.tensor(tokenizer.all_special_ids))
     with torch.no_grad():
-        logits = model(input_ids=masked, attention_mask=read).logits
-        copied = model(**seen, labels=torch.where(ordinary, seen["input_ids"], -100)).loss
-    size = loss_breakdown(logits, torch.where(hidden, ids, -100), word_frequencies(tokenizer))
-    return {"word frequencies": size.unigram, "this model": size.mean, "copying": copied.item()}
-
-
-@dataclass(frozen=True)
-class LossBreakdown:
-    """A loss beside the two that it should beat; all in nats."""
-
-    count: int
-    positions: int
-    mean: float
-    uniform: float
-    unigram: float
-
-    @property
-    def perplexity(self) -> float:
-        """exp(loss): how many equally likely tokens would give this loss."""
-        return math.exp(self.mean)
-
-    def __repr__(self) -> str:
-        return (
-            f"scored      {self.count} of {self.positions} positions\n"
-            f"mean        {self.mean:.2f} nats per scored position\n"
-            f"perplexity  {self.perplexity:.2f}\n"
-            f"uniform     {self.uniform:.2f} (ln V: every token equally likely)\n"
-            f"unigram     {self.unigram:.2f} (token frequencies only)"
-        )
-
-
-def loss_breakdown(logits, labels, frequencies):
-    """Return the loss of logits beside guessing and beside token frequencies, (V,)."""
-    answers = labels[labels != -100]
-    log_p = (frequencies / frequencies.sum()).log()
-    return LossBreakdown(
-        count=answers.numel(),
-        positions=labels.numel(),
-        mean=masked_lm_loss(logits, labels).item(),
-        uniform=math.log(logits.shape[-1]),
-        unigram=-log_p[answers].mean().item(),
-    )
+        this = model(**batch, labels=labels).loss
+        copied = model(**seen, labels=seen["input_ids"].masked_fill(special, -100)).loss
+    unigram = -(frequencies / frequencies.sum()).log()[answers].mean()
+    losses = {"word frequencies": unigram, "this model": this, "copying": copied}
+    return {name: loss.item() for name, loss in losses.items()}
 
 
 # Figures
 
 
 def loss_grid(input_ids, labels, token_losses, tokenizer):
-    """F7: from the positions of a batch to its loss, with two wrong ways out.
-
-    Args:
-        input_ids: ids of the batch.
-        labels: its labels.
-        token_losses: -log p of each label, in the order of the positions.
-        tokenizer: names the tokens.
-    """
+    """F7: from a batch and the -log p of each label to its loss, with two wrong ways out."""
     scored, each = labels != -100, token_losses.flatten()
     ids = torch.where(scored, labels, input_ids)  # at a scored position the answer is shown
     tokens = [tokenizer.convert_ids_to_tokens(row) for row in ids]
@@ -433,12 +386,7 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
 
 
 def loss_ladder(losses):
-    """F8: losses to compare with, from the highest to the lowest, and what each of them means.
-
-    Args:
-        losses: for "untrained", "guessing", "word frequencies", "this model" and "copying" the
-            loss in nats.
-    """
+    """F8: losses in nats, from "untrained" to "copying", and what each of them means."""
     means = {
         "untrained": "stuck here: nothing was learned yet",
         "guessing": "every token equally likely (ln V)",
@@ -467,11 +415,7 @@ def loss_ladder(losses):
 
 
 def surprise_curve(probabilities):
-    """F9: -ln p as a curve, with some words on it.
-
-    Args:
-        probabilities: the probability of each word at one hidden position.
-    """
+    """F9: -ln p as a curve, with the probabilities of some words on it."""
     canvas, axes = figure(size=(7.2, 3.8))
     grid = torch.logspace(-7, 0, 400)
     axes.plot(grid, -grid.log(), color=COLOURS["scored"], linewidth=2)
