@@ -17,6 +17,7 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
+import explorer_page  # noqa: E402
 import lesson_pages  # noqa: E402
 from sphinx.search import languages  # noqa: E402
 from sphinx.search.en import SearchEnglish  # noqa: E402
@@ -172,19 +173,20 @@ def dataflow():
     return lesson_01.dataflow(*sentence())._repr_html_()
 
 
-def on_paper(*chosen):
+def on_paper(chosen, start=1):
     """Return questions of the quiz to print: the choices, and the answers on a page of their own.
 
-    ``chosen``: pairs of a lesson and the number of its question, from 0.
+    ``chosen``: pairs of a lesson and the number of its question, from 0; ``start``: the first
+    number on the page.
     """
     quiz = tomllib.loads((lessons.NOTEBOOKS / "quiz.toml").read_text(encoding="utf-8"))
     asked, answers = [], []
-    for number, (lesson, which) in enumerate(chosen, 1):
+    for number, (lesson, which) in enumerate(chosen, start):
         question = quiz[lesson][which]
-        choices = "\n".join(f"- ☐ {choice['text']}" for choice in question["choice"])
+        choices = "  \n".join(f"☐ {choice['text']}" for choice in question["choice"])
         [right] = [choice for choice in question["choice"] if choice.get("right")]
         asked.append(f"**{number}.** {question['asks']}\n\n{choices}")
-        answers.append(f"{number}. **{right['text']}** {right['why']} (lesson {lesson})")
+        answers.append(f"{number}. **{right['text'].rstrip('.')}.** {right['why']} (lesson {lesson})")
     return "\n\n".join([*asked, "## Answers", "\n".join(answers)])
 
 
@@ -193,13 +195,13 @@ EXIT = [("01", 0), ("01", 1), ("02", 1), ("04", 0), ("05", 0)]
 
 def exit_quiz():
     """Return the five questions at the end of a class of 90 minutes."""
-    return on_paper(*EXIT)
+    return on_paper(EXIT)
 
 
 def worksheet():
     """Return the other questions of the lessons of that class."""
     every = [(lesson, which) for lesson in ("01", "02", "04", "05") for which in range(3)]
-    return on_paper(*(question for question in every if question not in EXIT))
+    return on_paper([question for question in every if question not in EXIT], 4)
 
 
 def api():
@@ -220,8 +222,8 @@ GENERATED = {
     "worksheet": worksheet,
     "alignment": alignment_table,
     "api": api,
-    "explorer": explorer.explorer,
-    "cases": explorer.cases,
+    "explorer": explorer_page.explorer,
+    "cases": explorer_page.cases,
 }
 
 

@@ -9,8 +9,11 @@ import json
 import pathlib
 import re
 
+from explorer_page import places
+
 import mlmtutor
-from tools import explorer, lessons
+from tools import lessons
+from tools.explorer import presets
 
 DOCS = pathlib.Path(__file__).resolve().parent
 THREAD = r"(?:[\w-]+/)?[\w.-]+#\d+"
@@ -127,8 +130,8 @@ def prompts(cell):
 
 def link_cases(stem, cells):
     """Put a line for each case of the explorer at the end of the sections that show it."""
-    for case in explorer.presets():
-        for heading in (heading for lesson, heading in explorer.places(case) if lesson == stem):
+    for case in presets():
+        for heading in (heading for lesson, heading in places(case) if lesson == stem):
             sources = ["".join(cell["source"]) for cell in cells]
             start = next(i for i, text in enumerate(sources) if text.startswith(f"## {heading}\n"))
             heads = (i for i, text in enumerate(sources) if i > start and re.match("##+ ", text))

@@ -338,7 +338,8 @@ function startPage() {
         const shown = cells.slice(start, stop).map((one, k) => cell(title, one, start + k));
         return make("tr", {}, make("th", { scope: "row", textContent: title }), ...shown);
       });
-      const caption = make("caption", { textContent: `positions ${start} to ${stop - 1}` });
+      const caption = make("caption", {
+        textContent: stop - start > 1 ? `positions ${start} to ${stop - 1}` : `position ${start}` });
       tables.push(make("table", {}, caption, make("tbody", {}, ...body)));
       start = stop;
     }

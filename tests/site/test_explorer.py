@@ -12,7 +12,7 @@ import stored
 import torch
 from browser import SCREENSHOTS, needs_chromium
 from bs4 import BeautifulSoup
-from test_site import PATIENCE, STILL, build, built_once, serious, served, theme
+from test_site import PATIENCE, STILL, build, built_once, explorer_page, serious, served, theme
 
 from mlmtutor import IGNORE_INDEX, masked_lm_loss
 from mlmtutor.figure import COLOURS
@@ -164,7 +164,7 @@ def test_the_static_tables_show_the_numbers_of_the_lessons(site):
 def test_each_case_and_its_sections_link_to_each_other(site):
     page = BeautifulSoup((site / "explorer.html").read_text("utf-8"), "html.parser")
     for case in PRESETS:
-        for number, (stem, heading) in enumerate(explorer.places(case)):
+        for number, (stem, heading) in enumerate(explorer_page.places(case)):
             lesson = (site / "lessons" / f"{stem}.html").read_text("utf-8")
             article = BeautifulSoup(lesson, "html.parser").find("article")
             backs = article.find_all("a", href=f"../explorer.html#{case['id']}")
@@ -531,7 +531,9 @@ def test_the_browser_agrees_with_python_on_cloze_sentences(reader, tutor):
         inputs = tokenizer(case["text"], return_tensors="pt")
         at = inputs["input_ids"][0].tolist().index(tokenizer.mask_token_id)
         answer = tokenizer.convert_tokens_to_ids(case["answers"][0])
-        reader.open(explorer.fragment({"text": case["text"], "labels": {at: answer}}) + f"&at={at}")
+        reader.open(
+            explorer_page.fragment({"text": case["text"], "labels": {at: answer}}) + f"&at={at}"
+        )
         with torch.no_grad():
             logits = model(**inputs).logits[0, at]
         loss = masked_lm_loss(logits.unsqueeze(0), torch.tensor([answer])).item()

@@ -24,6 +24,7 @@ import mlmtutor
 from tools import lessons as tool
 
 sys.path.append(str(stored.ROOT / "docs"))
+import explorer_page  # noqa: F401  for test_explorer
 import lesson_pages
 
 pytestmark = pytest.mark.browser
