@@ -1,5 +1,7 @@
 """What lesson 02 needs: its two exercises and its two figures."""
 
+from typing import Any
+
 import torch
 
 from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, finish, plain
@@ -103,36 +105,49 @@ def _sentences():
     ]
 
 
-def _encode(tokenizer, sentence, word):
-    """Return the ids of a sentence, and which of them are pieces of the word."""
-    encoded = tokenizer(sentence, return_offsets_mapping=True, return_tensors="pt")
-    first, last = encoded["offset_mapping"].unbind(-1)
-    start = sentence.index(word)
-    return encoded["input_ids"], (first >= start) & (last <= start + len(word)) & (first < last)
+class _Case:
+    """A sentence whose word is to be hidden, and what an answer made of it."""
 
+    def __init__(self, tokenizer, sentence, word, found=None):
+        encoded = tokenizer(sentence, return_offsets_mapping=True, return_tensors="pt")
+        first, last = encoded["offset_mapping"].unbind(-1)
+        start = sentence.index(word)
+        self.tokenizer, self.sentence, self.word, self.found = tokenizer, sentence, word, found
+        self.ids, self.mask = encoded["input_ids"], tokenizer.mask_token_id
+        self.inside = (first >= start) & (last <= start + len(word)) & (first < last)
+        self.input_ids, self.labels = self.hide(self.inside)
+        self.special = (self.ids == tokenizer.cls_token_id) | (self.ids == tokenizer.sep_token_id)
+        self.one_id = tokenizer.convert_tokens_to_ids(word)  # [UNK] where the word has pieces
+        count = int(self.inside.sum())
+        self.where = f"In {sentence!r}, {word!r} has {count} piece{'' if count == 1 else 's'}"
 
-def _hide(tokenizer, ids, inside):
-    """Return input and labels that hide and score the same positions."""
-    return ids.masked_fill(inside, tokenizer.mask_token_id), ids.masked_fill(~inside, -100)
+    def hide(self, inside):
+        """Return input and labels that hide and score the same positions."""
+        return self.ids.masked_fill(inside, self.mask), self.ids.masked_fill(~inside, -100)
 
+    def of_pieces(self):
+        """Return where an id stands that is one of the word's."""
+        pieces = self.tokenizer(self.word, add_special_tokens=False, return_tensors="pt")
+        return torch.isin(self.ids, pieces["input_ids"])
 
-def _where(tokenizer, sentence, word):
-    pieces = int(_encode(tokenizer, sentence, word)[1].sum())
-    return f"In {sentence!r}, {word!r} has {pieces} piece{'' if pieces == 1 else 's'}"
+    def one_mask(self):
+        """Return input and labels with one [MASK] for the word."""
+        masked = self.sentence.replace(self.word, self.tokenizer.mask_token)
+        ids = self.tokenizer(masked, return_tensors="pt")["input_ids"]
+        return ids, torch.where(ids == self.mask, self.one_id, -100)
 
+    @property
+    def besides(self):
+        """The first position that the answer hides and that isn't part of the word."""
+        position = int(((self.found[0] == self.mask) & ~self.inside)[0].nonzero()[0])
+        token = self.tokenizer.convert_ids_to_tokens(int(self.ids[0, position]))
+        return f"{token!r} at position {position} of {self.sentence!r} is hidden too"
 
-def _hidden_besides(tokenizer, sentence, word, found):
-    """Name the first position that is hidden and isn't part of the word."""
-    ids, inside = _encode(tokenizer, sentence, word)
-    position = int(((found[0] == tokenizer.mask_token_id) & ~inside)[0].nonzero()[0])
-    return f"{tokenizer.convert_ids_to_tokens(int(ids[0, position]))!r} at position {position}"
-
-
-def _still_read(tokenizer, sentence, word, found):
-    """Name the pieces of the word that are still to be read."""
-    ids, inside = _encode(tokenizer, sentence, word)
-    read = ids[inside & (found[0] != tokenizer.mask_token_id)]
-    return " ".join(tokenizer.convert_ids_to_tokens(read.tolist()))
+    @property
+    def read(self):
+        """The pieces of the word that the answer doesn't hide."""
+        seen = self.ids[self.inside & (self.found[0] != self.mask)]
+        return " ".join(self.tokenizer.convert_ids_to_tokens(seen.tolist()))
 
 
 @exercise(
@@ -144,143 +159,55 @@ def _still_read(tokenizer, sentence, word, found):
 )
 def check_mask_word(tokenizer, sentence, word):
     """mask_word(tokenizer, sentence, word): (input_ids, labels) that hide and score the word."""
-    return _hide(tokenizer, *_encode(tokenizer, sentence, word))
+    case = _Case(tokenizer, sentence, word)
+    return case.input_ids, case.labels
 
 
-@check_mask_word.mistake(
-    lambda tokenizer, sentence, word, found: (
-        f"{_where(tokenizer, sentence, word)}, and you put one [MASK] for all of them: the input "
-        f"has {found[0].shape[1]} positions, and the sentence has "
-        f"{_encode(tokenizer, sentence, word)[0].shape[1]}."
-    )
-)
-def _(tokenizer, sentence, word):
-    masked = sentence.replace(word, tokenizer.mask_token)
-    ids = tokenizer(masked, return_tensors="pt")["input_ids"]
-    label = tokenizer.convert_tokens_to_ids(word)
-    return ids, torch.where(ids == tokenizer.mask_token_id, label, -100)
+def _told(template):
+    """Return a message that fills in what a case says."""
+    return lambda *case: template.format(c=_Case(*case), shape=tuple(case[-1][0].shape))
 
 
-@check_mask_word.mistake(
-    lambda tokenizer, sentence, word, found: (
-        f"A label is {tokenizer.unk_token_id}, the id of [UNK]: convert_tokens_to_ids returns it "
-        f"for a word that isn't in the vocabulary. {_where(tokenizer, sentence, word)}, and each "
-        "has its own id."
-    )
-)
-def _(tokenizer, sentence, word):
-    ids, inside = _encode(tokenizer, sentence, word)
-    label = tokenizer.convert_tokens_to_ids(word)
-    return _hide(tokenizer, ids, inside)[0], torch.where(inside, label, -100)
-
-
-@check_mask_word.mistake(
-    lambda tokenizer, sentence, word, found: (
-        f"The labels of the word are {tokenizer.mask_token_id}, the id of [MASK]. The label is "
-        "the piece that stood there before."
-    )
-)
-def _(tokenizer, sentence, word):
-    ids, inside = _encode(tokenizer, sentence, word)
-    masked, _ = _hide(tokenizer, ids, inside)
-    return masked, masked.masked_fill(~inside, -100)
-
-
-@check_mask_word.mistake(
+_said_of_words: dict[str, Any] = {
+    "{c.where}, and you put one [MASK] for all of them: the input has {shape[1]} positions, and "
+    "the sentence has {c.ids.shape[1]}.": lambda c: c.one_mask(),
+    "A label is {c.tokenizer.unk_token_id}, the id of [UNK]: convert_tokens_to_ids returns it for "
+    "a word that isn't in the vocabulary. {c.where}, and each has its own id.": (
+        lambda c: (c.input_ids, torch.where(c.inside, c.one_id, -100))
+    ),
+    "The labels of the word are {c.mask}, the id of [MASK]. The label is the piece that stood "
+    "there before.": lambda c: (c.input_ids, c.input_ids.masked_fill(~c.inside, -100)),
     "Every position has its id as label, so every position is scored. Where nothing was hidden "
-    "the label is -100."
-)
-def _(tokenizer, sentence, word):
-    ids, inside = _encode(tokenizer, sentence, word)
-    return _hide(tokenizer, ids, inside)[0], ids
-
-
-@check_mask_word.mistake(
+    "the label is -100.": lambda c: (c.input_ids, c.ids),
     "Your labels are the wrong way round: -100 stands at the pieces of the word, which are the "
-    "ones to score."
-)
-def _(tokenizer, sentence, word):
-    ids, inside = _encode(tokenizer, sentence, word)
-    return _hide(tokenizer, ids, inside)[0], ids.masked_fill(inside, -100)
-
-
-@check_mask_word.mistake(
-    lambda tokenizer, sentence, word, found: (
-        f"{_hidden_besides(tokenizer, sentence, word, found)} of {sentence!r} is hidden too, and "
-        f"doesn't belong to {word!r}. An id doesn't tell you which word it comes from; offsets do."
-    )
-)
-def _(tokenizer, sentence, word):
-    ids, _ = _encode(tokenizer, sentence, word)
-    pieces = tokenizer(word, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    return _hide(tokenizer, ids, torch.isin(ids, pieces))
-
-
-for _first, _which in ((True, "first"), (False, "last")):
-
-    @check_mask_word.mistake(
-        lambda tokenizer, sentence, word, found, which=_which: (
-            f"{_where(tokenizer, sentence, word)}. You hide the {which} one, and the model can "
-            f"still read {_still_read(tokenizer, sentence, word, found)}."
-        )
-    )
-    def _(tokenizer, sentence, word, first=_first):
-        ids, inside = _encode(tokenizer, sentence, word)
-        count = inside.cumsum(-1)
-        return _hide(tokenizer, ids, inside & (count == (1 if first else count.max())))
-
-
-@check_mask_word.mistake(
-    "Nothing is hidden: input_ids holds no [MASK]. The labels do not hide a word, the input does."
-)
-def _(tokenizer, sentence, word):
-    ids, inside = _encode(tokenizer, sentence, word)
-    return ids, _hide(tokenizer, ids, inside)[1]
-
-
-@check_mask_word.mistake(
-    lambda tokenizer, sentence, word, found: (
-        f"{_hidden_besides(tokenizer, sentence, word, found)} of {sentence!r} is hidden too. Leave "
-        "the special tokens as they are: their offsets end where they start."
-    )
-)
-def _(tokenizer, sentence, word):
-    ids, inside = _encode(tokenizer, sentence, word)
-    special = (ids == tokenizer.cls_token_id) | (ids == tokenizer.sep_token_id)
-    return _hide(tokenizer, ids, inside | special)
-
-
-@check_mask_word.mistake(
-    lambda tokenizer, sentence, word, found: (
-        f"input_ids has shape {tuple(found[0].shape)}: [CLS] and [SEP] are missing. BERT reads "
-        "them around each sentence."
-    )
-)
-def _(tokenizer, sentence, word):
-    ids, inside = _encode(tokenizer, sentence, word)
-    return _hide(tokenizer, ids[:, 1:-1], inside[:, 1:-1])
-
-
-@check_mask_word.mistake(
-    lambda tokenizer, sentence, word, found: (
-        f"input_ids has shape {tuple(found[0].shape)}. The model takes a batch: one row more, "
-        f"(1, {len(found[0])})."
-    )
-)
-def _(tokenizer, sentence, word):
-    ids, inside = _encode(tokenizer, sentence, word)
-    return _hide(tokenizer, ids[0], inside[0])
-
-
-for _value in (0, -1):
-
-    @check_mask_word.mistake(
-        f"The other labels are {_value}, and the loss leaves out -100 alone: any other value is "
-        "taken for the id of a token."
-    )
-    def _(tokenizer, sentence, word, value=_value):
-        ids, inside = _encode(tokenizer, sentence, word)
-        return _hide(tokenizer, ids, inside)[0], ids.masked_fill(~inside, value)
+    "ones to score.": lambda c: (c.input_ids, c.ids.masked_fill(c.inside, -100)),
+    "{c.besides}, and doesn't belong to {c.word!r}. An id doesn't tell you which word it comes "
+    "from; offsets do.": lambda c: c.hide(c.of_pieces()),
+    "{c.where}. You hide the first one, and the model can still read {c.read}.": (
+        lambda c: c.hide(c.inside & (c.inside.cumsum(-1) == 1))
+    ),
+    "{c.where}. You hide the last one, and the model can still read {c.read}.": (
+        lambda c: c.hide(c.inside & (c.inside.cumsum(-1) == c.inside.sum()))
+    ),
+    "Nothing is hidden: input_ids holds no [MASK]. The labels do not hide a word, the input "
+    "does.": lambda c: (c.ids, c.labels),
+    "{c.besides}. Leave the special tokens as they are: their offsets end where they start.": (
+        lambda c: c.hide(c.inside | c.special)
+    ),
+    "input_ids has shape {shape}: [CLS] and [SEP] are missing. BERT reads them around each "
+    "sentence.": lambda c: (c.input_ids[:, 1:-1], c.labels[:, 1:-1]),
+    "input_ids has shape {shape}. The model takes a batch: one row more, (1, {shape[0]}).": (
+        lambda c: (c.input_ids[0], c.labels[0])
+    ),
+    "The other labels are 0, and the loss leaves out -100 alone: any other value is taken for the "
+    "id of a token.": lambda c: (c.input_ids, c.ids.masked_fill(~c.inside, 0)),
+    "The other labels are -1, and the loss leaves out -100 alone: any other value is taken for "
+    "the id of a token.": lambda c: (c.input_ids, c.ids.masked_fill(~c.inside, -1)),
+}
+check_mask_word.mistakes += [
+    (lambda *case, wrong=wrong: wrong(_Case(*case)), _told(said))
+    for said, wrong in _said_of_words.items()
+]
 
 
 # Exercise `pad_rows`
@@ -311,117 +238,76 @@ def check_pad_rows(rows, pad_token_id):
     return _padded(rows, pad_token_id)
 
 
-@check_pad_rows.mistake(
-    "Your attention_mask is the wrong way round: 1 says that there is text to read, and 0 stands "
-    "at the padding."
-)
-def _(rows, pad_token_id):
-    ids, mask = _padded(rows, pad_token_id)
-    return ids, 1 - mask
+def _on_the_left(rows, pad):
+    return tuple(tensor.flip(-1) for tensor in _padded([row[::-1] for row in rows], pad))
 
 
-@check_pad_rows.mistake(
-    "Your attention_mask is 1 everywhere: the model would read the padding as if it were text."
-)
-def _(rows, pad_token_id):
-    ids, mask = _padded(rows, pad_token_id)
-    return ids, torch.ones_like(mask)
-
-
-for _value in (0, -100):
-
-    @check_pad_rows.mistake(
-        lambda rows, pad_token_id, found, value=_value: (
-            f"The padding holds {value}. It should hold pad_token_id, which is {pad_token_id} "
-            "here: not every vocabulary has [PAD] at the same place."
-        )
-    )
-    def _(rows, pad_token_id, value=_value):
-        return _padded(rows, value)
-
-
-@check_pad_rows.mistake(
-    "Your short row stands at the right edge. The positions of BERT are counted from the left, "
-    "and [CLS] has always been at position 0: pad on the right."
-)
-def _(rows, pad_token_id):
-    ids, mask = _padded([row[::-1] for row in rows], pad_token_id)
-    return ids.flip(-1), mask.flip(-1)
-
-
-@check_pad_rows.mistake(
-    lambda rows, pad_token_id, found: (
-        f"Your batch has {found[0].shape[1]} columns, as many as the shortest row has ids, and "
-        f"cuts the others off. The longest row has {max(map(len, rows))}."
-    )
-)
-def _(rows, pad_token_id):
-    return _padded(rows, pad_token_id, min(len(row) for row in rows))
-
-
-@check_pad_rows.mistake(
-    lambda rows, pad_token_id, found: (
-        f"Your batch has {found[0].shape[1]} columns, as many as BERT has positions. The longest "
-        f"row has {max(map(len, rows))} ids, and a column of padding alone costs time for nothing."
-    )
-)
-def _(rows, pad_token_id):
-    return _padded(rows, pad_token_id, 512)
-
-
-@check_pad_rows.mistake(
-    "input_ids is a list, and should be a tensor: the model takes no lists. `torch.tensor(...)` "
-    "makes one."
-)
-def _(rows, pad_token_id):
-    ids, mask = _padded(rows, pad_token_id)
-    return ids.tolist(), mask.tolist()
-
-
-@check_pad_rows.mistake(
-    "Your function returns one tensor. It should return two: `return input_ids, attention_mask`."
-)
-def _(rows, pad_token_id):
-    return _padded(rows, pad_token_id)[0]
-
-
-@check_pad_rows.mistake(
-    "attention_mask has dtype torch.float32, and should have torch.int64 (torch.long), as the "
-    "tensors of the tokenizer do."
-)
-def _(rows, pad_token_id):
-    ids, mask = _padded(rows, pad_token_id)
-    return ids, mask.float()
-
-
-@check_pad_rows.mistake("The two tensors are exchanged: input_ids comes first.")
-def _(rows, pad_token_id):
-    return _padded(rows, pad_token_id)[::-1]
-
-
-@check_pad_rows.mistake(CHANGED)
-def _(rows, pad_token_id):
-    padded = _padded(rows, pad_token_id)
+def _changed(rows, pad):
+    padded = _padded(rows, pad)
     for row in rows:
-        row += [pad_token_id] * (padded[0].shape[1] - len(row))
+        row += [pad] * (padded[0].shape[1] - len(row))
     return padded
 
 
-@check_pad_rows.mistake(
-    "Your attention_mask is 0 at the first and the last id of each row, the special tokens. The "
-    "model reads them as it reads words; only the padding gets a 0."
-)
-def _(rows, pad_token_id):
-    ids, mask = _padded(rows, pad_token_id)
-    for row, given in enumerate(rows):
-        mask[row, 0] = mask[row, len(given) - 1] = 0
+def _special_unread(rows, pad):
+    ids, mask = _padded(rows, pad)
+    ends = [len(row) - 1 for row in rows]
+    mask[:, 0] = mask[range(len(rows)), ends] = 0
     return ids, mask
 
 
-@check_pad_rows.mistake(
+def _with(change):
+    """Return the wrong answer that changes the two right tensors."""
+    return lambda *case: change(*_padded(*case))
+
+
+_said_of_rows: dict[str, Any] = {
+    "Your attention_mask is the wrong way round: 1 says that there is text to read, and 0 stands "
+    "at the padding.": _with(lambda ids, mask: (ids, 1 - mask)),
+    "Your attention_mask is 1 everywhere: the model would read the padding as if it were text.": (
+        _with(lambda ids, mask: (ids, torch.ones_like(mask)))
+    ),
+    "Your short row stands at the right edge. The positions of BERT are counted from the left, "
+    "and [CLS] has always been at position 0: pad on the right.": _on_the_left,
+    "input_ids is a list, and should be a tensor: the model takes no lists. `torch.tensor(...)` "
+    "makes one.": _with(lambda ids, mask: (ids.tolist(), mask.tolist())),
+    "Your function returns one tensor. It should return two: `return input_ids, attention_mask`.": (
+        _with(lambda ids, mask: ids)
+    ),
+    "attention_mask has dtype torch.float32, and should have torch.int64 (torch.long), as the "
+    "tensors of the tokenizer do.": _with(lambda ids, mask: (ids, mask.float())),
+    "The two tensors are exchanged: input_ids comes first.": _with(lambda ids, mask: (mask, ids)),
+    CHANGED: _changed,
+    "Your attention_mask is 0 at the first and the last id of each row, the special tokens. The "
+    "model reads them as it reads words; only the padding gets a 0.": _special_unread,
     "You read off the padding as the ids that aren't 0. Padding is where a row has ended, and its "
-    "id is pad_token_id."
-)
-def _(rows, pad_token_id):
-    ids, _ = _padded(rows, pad_token_id)
-    return ids, (ids != 0).long()
+    "id is pad_token_id.": _with(lambda ids, mask: (ids, (ids != 0).long())),
+}
+check_pad_rows.mistakes += [(wrong, said) for said, wrong in _said_of_rows.items()]
+check_pad_rows.mistakes += [
+    (
+        lambda rows, pad, value=value: _padded(rows, value),
+        lambda rows, pad, found, value=value: (
+            f"The padding holds {value}. It should hold pad_token_id, which is {pad} "
+            "here: not every vocabulary has [PAD] at the same place."
+        ),
+    )
+    for value in (0, -100)
+]
+check_pad_rows.mistakes += [
+    (
+        lambda rows, pad: _padded(rows, pad, min(len(row) for row in rows)),
+        lambda rows, pad, found: (
+            f"Your batch has {found[0].shape[1]} columns, as many as the shortest row has ids, and "
+            f"cuts the others off. The longest row has {max(map(len, rows))}."
+        ),
+    ),
+    (
+        lambda rows, pad: _padded(rows, pad, 512),
+        lambda rows, pad, found: (
+            f"Your batch has {found[0].shape[1]} columns, as many as BERT has positions. The "
+            f"longest row has {max(map(len, rows))} ids, and a column of padding alone costs time "
+            "for nothing."
+        ),
+    ),
+]
