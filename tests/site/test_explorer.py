@@ -12,7 +12,7 @@ import stored
 import torch
 from browser import SCREENSHOTS, needs_chromium
 from bs4 import BeautifulSoup
-from test_site import PATIENCE, STILL, build, built_once, explorer_page, serious, served, theme
+from test_site import STILL, build, built_once, explorer_page, serious, served, theme
 
 from mlmtutor import IGNORE_INDEX, masked_lm_loss
 from mlmtutor.figure import COLOURS
@@ -206,7 +206,6 @@ class Reader:
     def __init__(self, browser, address, fragment=""):
         self.address, self.requests, self.problems = address, [], []
         self.page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="light")
-        self.page.set_default_timeout(PATIENCE)
         self.page.on("request", lambda r: self.requests.append(r.url))
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("response", lambda r: r.status >= 400 and self.problems.append(r.url))

@@ -30,7 +30,6 @@ import lesson_pages
 pytestmark = pytest.mark.browser
 
 DOCS = stored.ROOT / "docs"
-PATIENCE = 600_000  # milliseconds: a busy machine makes a test slow, not red
 
 LESSONS = {path: f"lessons/{path.relative_to(tool.NOTEBOOKS).with_suffix('.html')}" for path in stored.PATHS}  # fmt: skip
 OWN = [
@@ -189,7 +188,7 @@ def test_a_lesson_links_threads_terms_and_functions_and_says_how_to_run_it(site)
         if path in stored.FULL:
             assert "make lab" in page.get_text()
             assert "Map of the lessons" not in page.get_text()
-    assert min(linked.values()) > 15, linked
+    assert min(linked.values()) > 10, linked
 
 
 def test_threads_become_links_where_they_are_known():
@@ -255,7 +254,6 @@ def theme(page, name):
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_loads_whole_and_is_accessible(browser, address, name):
     page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="light")
-    page.set_default_timeout(PATIENCE)
     seen = collections.defaultdict(list)
     page.on("console", lambda m: m.type in ("error", "warning") and seen["console"].append(m.text))
     page.on("pageerror", lambda error: seen["console"].append(str(error)))
@@ -311,7 +309,7 @@ def test_code_and_errors_can_be_read(browser, address, shade):
 def test_search_ranks_lessons_above_the_api(browser, address, query):
     page = browser.new_page()
     page.goto(f"{address}/search.html?q={urllib.parse.quote(query)}")
-    page.get_by_text("Search finished").wait_for(timeout=PATIENCE)
+    page.get_by_text("Search finished").wait_for()
     found = page.eval_on_selector_all(
         "ul.search li a", "all => all.map(a => a.getAttribute('href'))"
     )
@@ -327,10 +325,10 @@ def test_questions_are_filtered(browser, address):
     page = browser.new_page()
     page.goto(f"{address}/questions.html")
     page.locator("#filter").fill("nan loss")
-    page.locator("#found", has_text="questions").wait_for(timeout=PATIENCE)
+    page.locator("#found", has_text="questions").wait_for()
     left = page.locator("article section section p:visible").all_inner_texts()
     assert 0 < len(left) < 15
     assert all("nan" in text.lower() and "loss" in text.lower() for text in left)
     page.locator("#filter").fill("")
-    page.locator("#found", has_text=f"{len(tool.answers())} of").wait_for(timeout=PATIENCE)
+    page.locator("#found", has_text=f"{len(tool.answers())} of").wait_for()
     page.close()
