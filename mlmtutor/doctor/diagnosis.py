@@ -119,13 +119,18 @@ def diagnose(
             where.setdefault(finding.code, []).append(number)
         if several:
             earlier = remembered(earlier, case)
-    cases = dict.fromkeys(case for case, _ in first.values())
-    run = _run
+    places = None
+    if several:
+        every = len(batches)
+        places = {
+            code: "batch" if len(n) == every else f"[batch[n] for n in {n}]"
+            for code, n in where.items()
+        }
     mended = {
         finding.code: finding
-        for case in cases
+        for case in dict.fromkeys(case for case, _ in first.values())
         for finding in proven(
-            [finding for one, finding in first.values() if one is case], case, run, several
+            [finding for one, finding in first.values() if one is case], case, _run, places
         )
     }
     findings = []

@@ -275,9 +275,7 @@ class Case:
         mask = self.tensor("attention_mask")
         if mask is None or mask.numel() == 0 or not 1 <= mask.dim() <= 4:
             return None
-        added = mask.is_floating_point() and (
-            bool((mask < 0).any()) or (mask.dim() > 2 and not bool((mask > 0).any()))
-        )
+        added = mask.is_floating_point() and bool((mask < 0).any() or not (mask > 0).any())
         mask = mask > -1 if added else mask != 0
         if mask.dim() > 2:  # which query sees which key: the queries of padding don't count
             mask = mask.any(dim=1) if mask.dim() == 4 else mask

@@ -4,7 +4,7 @@ import copy
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from mlmtutor.doctor.rules import RULES, Diagnosis, Finding, is_own
 from mlmtutor.masking import MaskingPolicy, mask_tokens
 
 CODE = re.compile(r"`([^`]+)`")
+ONLY_IDS = 'batch["input_ids"]'
 SPELLED = re.compile(r"[<\[]\s*mask\s*[>\]]", re.IGNORECASE)
 NO_CODE = "no line of code mends it: make the batch anew from its texts"
 
@@ -28,27 +29,38 @@ def in_words(fix: str) -> str:
 
 
 def proven(
-    findings: Sequence[Finding], case: Case, run: Callable[[Case], Diagnosis], in_list: bool = False
+    findings: Sequence[Finding],
+    case: Case,
+    run: Callable[[Case], Diagnosis],
+    places: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Return the findings, with code in their fixes only where it was run and cured.
 
     The fixes are run one after the other on one copy, as a reader would. A fix counts if its
-    finding is gone then, and none that was mended before is back.
+    finding is gone then, and none that was mended before is back. ``places`` says, by code, which
+    batches of a list are to be gone through.
     """
     batch: Any = None
-    key = case.label_key if all(f.code != "labels-misnamed" for f in findings) else "labels"
     mended: set[str] = set()
     result = []
+    misnamed = any(finding.code == "labels-misnamed" for finding in findings)
+    key = "labels" if misnamed or case.label_key is None else case.label_key
     for finding in findings:
         if CODE.search(finding.fix) and finding.code in RULES and is_own(RULES[finding.code]):
-            fix = finding.fix.replace('batch["labels"]', f'batch["{key or "labels"}"]')
-            fix = _completed(fix, case, in_list)
-            after, found = _tried(fix, case.given if batch is None else batch, case, run, in_list)
-            if found is None or found & {finding.code, *mended}:
+            fix = finding.fix.replace('batch["labels"]', f'batch["{key}"]')
+            fix = _completed(fix, case, places is not None)
+            tried = _tried(fix, case.given if batch is None else batch, case, run, bool(places))
+            after, found, errors = tried if tried is not None else (None, {finding.code}, set())
+            guessed = bool(places) and "original" in fix  # from labels that may be wrong
+            known = {one.code for one in findings}
+            if found & {finding.code, *mended} or (guessed and errors - known):
                 fix = in_words(finding.fix)
             else:
                 batch = after
                 mended.add(finding.code)
+                fix = fix.replace(
+                    "for one in batch", f"for one in {(places or {}).get(finding.code)}"
+                )
             finding = replace(finding, fix=fix)
         result.append(finding)
     return result
@@ -63,20 +75,19 @@ def _completed(fix: str, case: Case, in_list: bool) -> str:
         isinstance(case.raw(key), torch.Tensor) for key in keys
     ):
         codes.insert(0, f"batch.update({{key: torch.as_tensor(batch[key]) for key in {keys}}})")
-        fix = CODE.sub(lambda found: f"`{codes[0]}`, {found[0]}", fix, count=1)
+    if in_list and any("original" in code for code in codes):
+        origin = 'torch.where(batch["labels"] == -100, batch["input_ids"], batch["labels"])'
+        codes.insert(0, f"original = {origin if case.label_key else ONLY_IDS}")
     if in_list and any("batch" in code for code in codes):
-        if any("original" in code for code in codes):
-            codes.insert(0, 'original = torch.where(batch["labels"] == -100, batch["input_ids"], '
-                         'batch["labels"])')  # fmt: skip
-        loop = "for one in batch: " + re.sub(r"\bbatch\b", "one", "; ".join(codes))
-        fix = fix[: fix.index("`")] + f"`{loop}`" + fix[fix.rindex("`") + 1 :]
-    return fix
+        codes = ["for one in batch: " + re.sub(r"\bbatch\b", "one", "; ".join(codes))]
+    text = ", ".join(f"`{code}`" for code in codes)
+    return fix[: fix.index("`")] + text + fix[fix.rindex("`") + 1 :]
 
 
 def _tried(
     fix: str, batch: Any, case: Case, run: Callable[[Case], Diagnosis], in_list: bool
-) -> tuple[Any, set[str] | None]:
-    """The batch after the fix, and what is found in it; ``None`` if the fix raised."""
+) -> tuple[Any, set[str], set[str]] | None:
+    """The batch after the fix, what is found in it, and the errors; ``None`` if the fix raised."""
     try:
         with quiet():
             batch = copy.deepcopy(batch)
@@ -88,28 +99,28 @@ def _tried(
                 "mask_tokens": partial(mask_tokens, generator=torch.Generator().manual_seed(0)),
                 "MaskingPolicy": MaskingPolicy,
             }
-            if "original" in fix and not in_list:
-                names["original"] = _original(case, '`batch["labels"] = ' in fix)
-            if "texts" in fix:
-                texts = case.tokenizer.batch_decode(
-                    _original(case, False), skip_special_tokens=True
-                )
+            if not in_list:  # where they are many, nobody has them under one name
+                if "original" in fix:
+                    names["original"] = _original(case, '`batch["labels"] = ' in fix)
+                names["word_ids"] = case.words if "word_ids" in fix else None
+            if "texts" in fix and not in_list:
+                ids = _original(case, False)
                 spelled = re.search(r'replace\("(.+?)"', fix)
                 names["texts"] = [
-                    SPELLED.sub(spelled[1] if spelled else "", text) for text in texts
+                    SPELLED.sub(spelled[1] if spelled else "", text)
+                    for text in case.tokenizer.batch_decode(ids, skip_special_tokens=True)
                 ]
-            if "word_ids" in fix:
-                names["word_ids"] = case.words
             if "model." in fix:
                 names["model"] = _copied_model(case)
             for code in CODE.findall(fix):
                 exec(code, names)  # the code is the package's own, and runs on copies
             batch = names["batch"][0] if in_list else names["batch"]
-            after = Case(batch, case.tokenizer, names["model"], bool(case.whole_word), case.policy)
-            result = run(after)
+            whole = bool(case.whole_word)
+            result = run(Case(batch, case.tokenizer, names["model"], whole, case.policy))
     except Exception:
-        return None, None
-    return batch, {*result.codes, *result.failed}
+        return None
+    errors = {finding.code for finding in result.findings if finding.severity == "error"}
+    return batch, {*result.codes, *result.failed}, errors
 
 
 def _original(case: Case, labels_lie: bool) -> torch.Tensor:

@@ -4,6 +4,7 @@ Rates and shares are tested against the recipe that the batch was made by: that 
 ``policy=``. Without one they are told as an info, where no recipe in common use has them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -286,20 +287,24 @@ NO_RATE = (
 )
 
 
-def _units(case: Case) -> tuple[int, int]:
-    """How many units of the text are scored, and how many there are: tokens, or whole words."""
-    chosen, text = case.chosen, case.maskable
-    if case.policy is not None and case.policy.whole_word:
+def _rate_is_odd(case: Case, odd: Callable[..., bool], common: float) -> Problem | None:
+    """The problem where the number of scored tokens, or whole words, is not that of the recipe."""
+    chosen, text, policy = case.chosen, case.maskable, case.policy
+    if policy is not None and policy.whole_word:
         first = torch.nn.functional.pad(case.words, (1, 0), value=-1)[:, :-1] != case.words
         chosen, text = chosen & first, text & first
-    return count_of(chosen), count_of(text)
-
-
-def _rate_told(case: Case, count: int, text: int) -> str:
+    count, total = count_of(chosen), count_of(text)
+    if not odd(count, total, common if policy is None else policy.select):
+        return None
     usual = "15 to 40 % are usual, and no recipe is known here"
-    if case.policy is not None:
-        usual = f"the recipe has {case.policy.select:.0%}"
-    return f"{count} of {text} positions of text are scored, {count / text:.1%}; {usual}"
+    if policy is not None:
+        usual = f"the recipe has {policy.select:.0%}"
+    return Problem(
+        f"{count} of {total} positions of text are scored, {count / total:.1%}; {usual}",
+        ASK if policy is None else f"mask again: {_remask(policy)}",
+        None,
+        "info" if policy is None else "warning",
+    )
 
 
 @rule("selection-low", "warning", needs=("labels", "tokenizer"), unless=NO_RATE)
@@ -311,15 +316,8 @@ def _selection_low(case: Case) -> Problem | None:
     Symptom: training is slow: most of each batch teaches nothing.
     Source: arXiv:1810.04805 (15 %); arXiv:2202.08005 (40 %).
     """
-    (count, text), policy = _units(case), case.policy
-    if policy is None and case.is_cloze:
-        return None
-    if not too_few(count, text, LOWEST_RATE if policy is None else policy.select):
-        return None
-    fix = ASK if policy is None else f"mask again: {_remask(policy)}"
-    return Problem(
-        _rate_told(case, count, text), fix, None, "info" if policy is None else "warning"
-    )
+    prompt = case.policy is None and case.is_cloze
+    return None if prompt else _rate_is_odd(case, too_few, LOWEST_RATE)
 
 
 @rule("selection-high", "warning", needs=("labels",), unless=NO_RATE)
@@ -331,13 +329,7 @@ def _selection_high(case: Case) -> Problem | None:
     Symptom: too little text is left to predict from, or most answers are copied.
     Source: arXiv:2202.08005 (40 %, and worse beyond).
     """
-    (count, text), policy = _units(case), case.policy
-    if not too_many(count, text, HIGHEST_RATE if policy is None else policy.select):
-        return None
-    fix = ASK if policy is None else f"mask again: {_remask(policy)}"
-    return Problem(
-        _rate_told(case, count, text), fix, None, "info" if policy is None else "warning"
-    )
+    return _rate_is_odd(case, too_many, HIGHEST_RATE)
 
 
 @rule(

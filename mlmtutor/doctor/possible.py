@@ -1,5 +1,7 @@
 """The second part of the table: can each value be right, for this tokenizer and this model?"""
 
+from typing import Any
+
 import torch
 
 from mlmtutor.doctor.facts import Case, get
@@ -106,20 +108,20 @@ def _input_out_of_range(case: Case) -> Problem | None:
     )
 
 
-def _rows_of(case: Case, name: str) -> int | None:
-    """The rows of the first table of this name in the model."""
+def _table(case: Case, name: str) -> Any:
+    """The first table of this name in the model."""
     for path, module in case.model.named_modules():
-        weight = get(module, "weight")
-        if path.rpartition(".")[2] == name and get(weight, "ndim") == 2:
-            return len(weight)
+        if path.rpartition(".")[2] == name and get(get(module, "weight"), "ndim") == 2:
+            return module
     return None
 
 
 def _outside(case: Case, key: str, table: str, fix: str) -> Problem | None:
     """What of a second kind of ids the model has no row for."""
-    values, rows = case.ids(key), _rows_of(case, table)
+    values, rows = case.ids(key), _table(case, table)
     if values is None or rows is None or values.dim() > 2:
         return None
+    rows = len(rows.weight)
     where = (values < 0) | (values >= rows)
     if not where.any():
         return None
@@ -148,13 +150,29 @@ def _token_type_out_of_range(case: Case) -> Problem | None:
 
 @rule("position-out-of-range", "error", needs=("input_ids", "model"))
 def _position_out_of_range(case: Case) -> Problem | None:
-    """``position_ids`` has a number that the model has no row for.
+    """``position_ids`` has a number that the model has no row for, or that means padding.
 
-    Symptom: "index out of range in self".
-    Source: transformers#482; ``modeling_bert.py`` of transformers.
+    RoBERTa and its relatives count from ``padding_idx + 1``: a warning, as nothing crashes.
+
+    Symptom: "index out of range in self"; or packed rows that train worse than padded ones.
+    Source: transformers#482; ``DataCollatorWithFlattening`` of transformers.
     """
-    return _outside(
-        case, "position_ids", "position_embeddings", "shorten the texts that are packed into a row"
+    fix = "shorten the texts that are packed into a row"
+    problem = _outside(case, "position_ids", "position_embeddings", fix)
+    values = case.ids("position_ids")
+    first = _table(case, "position_embeddings")
+    first = -1 if first is None or first.padding_idx is None else first.padding_idx
+    if problem or values is None or values.shape != case.input_ids.shape:
+        return problem
+    where = (values <= first) & ~case.padded
+    if not where.any():
+        return None
+    return Problem(
+        f"{counted(where, 'position is', 'positions are')} at most {first}, but "
+        f"{type(case.model).__name__} counts from {first + 1}",
+        f'count from there: `batch["position_ids"] = batch["position_ids"] + {first + 1}`',
+        where,
+        "warning",
     )
 
 
@@ -176,11 +194,9 @@ def _too_long(case: Case) -> Problem | None:
     limit, length = longest_input(case.model), ids.shape[1]
     if length <= limit:
         return None
-    for path, module in case.model.named_modules():
-        padding = get(module, "padding_idx")
-        if path.endswith(".position_embeddings") and padding is not None:
-            length = int((ids != padding).sum(dim=1).max())  # RoBERTa doesn't count padding
-            break
+    padding = get(_table(case, "position_embeddings"), "padding_idx")
+    if padding is not None:
+        length = int((ids != padding).sum(dim=1).max())  # RoBERTa doesn't count padding
     if length <= limit:
         return None
     return Problem(
@@ -217,14 +233,16 @@ def _labels_binary(case: Case) -> Problem | None:
     """
     labels, text = case.labels, ~case.padded
     values = set(labels.unique().tolist()) - {IGNORE_INDEX}
-    if values != {0, 1} or int(case.input_ids.max()) <= 1:
+    if values not in ({0, 1}, {1}) or int(case.input_ids.max()) <= 1:
         return None
-    given = labels >= 0
-    if count_of(given & text) <= 0.5 * count_of(text) or (
+    given = (labels >= 0) & text
+    enough = 3 if values == {1} and case.is_cloze is False else 0.5 * count_of(text)
+    if count_of(given) <= enough or (
         count_of(given & (labels == case.input_ids)) > 0.5 * count_of(given)
+        or count_of(text & (case.input_ids == 1)) > 0.1 * count_of(text)
     ):
         return None  # a few answers, or a text, of the tokens 0 and 1
-    chosen = int(count_of(labels == 1) <= count_of(labels == 0))
+    chosen = int(values == {1} or count_of(labels == 1) <= count_of(labels == 0))
     return Problem(
         "all labels are 0 or 1: they say where something is predicted, not which id it is",
         "put the ids there: "

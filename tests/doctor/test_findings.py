@@ -310,6 +310,7 @@ CHANGES = {  # name: (what is done to the batch, the codes of errors and warning
     "the mask id for 'not scored'": (lambda b, n: labelled(b, b["labels"].where(chosen_of(b), MASK)), "ignore-pad"),
     "labels padded with another id": (lambda b, n: labelled(b, b["labels"].where(n["original"] != PAD, UNK)), "ignore-pad"),
     "0 and 1 beside -100": (lambda b, n: labelled(b, chosen_of(b).long().where(n["original"] > MASK, -100)), "labels-binary"),
+    "1 beside -100": (lambda b, n: labelled(b, chosen_of(b).long().where(chosen_of(b), -100)), "labels-binary"),
     "labels beyond the vocabulary": (lambda b, n: labelled(b, b["labels"].where(chosen_of(b), V)), "label-out-of-range"),
     "exchanged": (lambda b, n: labelled(b, b["input_ids"], input_ids=b["labels"]), "ignore-in-input"),
     "shifted to the right": (lambda b, n: labelled(b, b["labels"].roll(1, dims=1)), "shifted"),
