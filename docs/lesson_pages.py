@@ -154,6 +154,10 @@ def page(docname, notebook):
             prompts(cell)
             continue
         text = "".join(cell["source"]).replace("](questions.md)", f"]({root}questions.md)")
+        text = text.replace(
+            "build the site with `make site`: its explorer",
+            f"open [the explorer]({root}explorer.md): it",
+        )
         if "practice" in tags or "quiz" in tags:
             text = NAVIGATION.sub("", link_threads(text))
         else:
