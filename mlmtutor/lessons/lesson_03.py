@@ -145,40 +145,56 @@ def judge_shares(
 check_corrupt = ByHand(corrupt, judge_corrupt)
 
 
+def relabelled(message, labels):
+    """Register the right replacement with the labels that ``labels(ids, selected, seen)`` makes."""
+
+    @check_corrupt.mistake(message)
+    def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+        seen, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
+        return seen, labels(ids, selected, seen)
+
+
+relabelled("Your labels hold what the model sees", lambda ids, on, seen: seen.where(on, -100))
+relabelled("Only positions that hold [MASK] have a label",
+           lambda ids, on, seen: ids.where(seen == MASK_ID, -100))  # fmt: skip
+relabelled("the wrong way round", lambda ids, on, seen: ids.where(~on, -100))
+relabelled("Every position has a label", lambda ids, on, seen: ids.clone())
+relabelled("and it should be -100", lambda ids, on, seen: ids.where(on, -1))
+
+
+def replaced_by(
+    message, shares=lambda mask, random: (mask, random), *, where=None, draws=lambda ids: {}
+):
+    """Register the right labels with other shares, positions or draws of the replacement."""
+
+    @check_corrupt.mistake(message)
+    def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+        on = selected if where is None else where(selected)
+        corrupted, _ = replaced(ids, on, mask_id, vocab_size, *shares(mask, random), **draws(ids))
+        return corrupted, torch.where(selected, ids, -100)
+
+
+replaced_by("replaces tokens that were not selected", where=torch.ones_like)
+replaced_by("no selected token is left unmasked", lambda mask, random: (1.0, 0.0))
+replaced_by("all tokens of a row get the same replacement",
+            draws=lambda ids: {"draw": torch.rand(len(ids), 1)})  # fmt: skip
+replaced_by("of the selected tokens became [MASK], and it should be",
+            lambda mask, random: (mask * 0.15, random * 0.15))  # fmt: skip
+replaced_by("`random` of the rest", lambda mask, random: (mask, random * (1 - mask)))
+replaced_by("half of the rest, whatever `random` is", lambda mask, random: (mask, (1 - mask) / 2))
+replaced_by("divides by 0: no selected token is left",
+            lambda mask, random: (mask, random / (1 - mask) * (1 - mask)))  # fmt: skip
+replaced_by("every selected token that isn't [MASK]", lambda mask, random: (mask, 1 - mask))
+replaced_by(" 0.0% of the selected tokens became random ones", lambda mask, random: (mask, 0.0))
+replaced_by("Draw a random id for each position",
+            draws=lambda ids: {"random_ids": torch.randint(VOCAB_SIZE, ())})  # fmt: skip
+
+
 @check_corrupt.mistake("changes a tensor that it was given")
 def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
     labels = torch.where(selected, ids, -100)
     ids[selected & (torch.rand(ids.shape) < mask)] = mask_id
     return ids, labels
-
-
-@check_corrupt.mistake("Your labels hold what the model sees")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    corrupted, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
-    return corrupted, torch.where(selected, corrupted, -100)
-
-
-@check_corrupt.mistake("Only positions that hold [MASK] have a label")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    corrupted, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
-    return corrupted, torch.where(corrupted == mask_id, ids, -100)
-
-
-@check_corrupt.mistake("the wrong way round")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    corrupted, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
-    return corrupted, torch.where(selected, -100, ids)
-
-
-@check_corrupt.mistake("Every position has a label")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, mask, random)[0], ids.clone()
-
-
-@check_corrupt.mistake("and it should be -100")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    corrupted, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
-    return corrupted, torch.where(selected, ids, -1)
 
 
 @check_corrupt.mistake("in the wrong order")
@@ -191,65 +207,11 @@ def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
     return replaced(ids, selected, mask_id, vocab_size, mask, random)[0]
 
 
-@check_corrupt.mistake("replaces tokens that were not selected")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    everywhere = torch.ones_like(selected)
-    corrupted, _ = replaced(ids, everywhere, mask_id, vocab_size, mask, random)
-    return corrupted, torch.where(selected, ids, -100)
-
-
 @check_corrupt.mistake("no selected token is masked")
 def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
     draw = torch.rand(ids.shape)
     corrupted = torch.where(selected & (draw < draw * mask), mask_id, ids)
     return corrupted, torch.where(selected, ids, -100)
-
-
-@check_corrupt.mistake("no selected token is left unmasked")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, 1.0, 0.0)
-
-
-@check_corrupt.mistake("all tokens of a row get the same replacement")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, mask, random, torch.rand(len(ids), 1))
-
-
-@check_corrupt.mistake("of the selected tokens became [MASK], and it should be")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, mask * 0.15, random * 0.15)
-
-
-@check_corrupt.mistake("`random` of the rest")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, mask, random * (1 - mask))
-
-
-@check_corrupt.mistake("half of the rest, whatever `random` is")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, mask, (1 - mask) / 2)
-
-
-@check_corrupt.mistake("divides by 0: no selected token is left")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    coin = random / (1 - mask)
-    return replaced(ids, selected, mask_id, vocab_size, mask, coin * (1 - mask))
-
-
-@check_corrupt.mistake("every selected token that isn't [MASK]")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, mask, 1 - mask)
-
-
-@check_corrupt.mistake(" 0.0% of the selected tokens became random ones")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, mask, 0.0)
-
-
-@check_corrupt.mistake("Draw a random id for each position")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    one = torch.randint(vocab_size, ())
-    return replaced(ids, selected, mask_id, vocab_size, mask, random, random_ids=one)
 
 
 # Exercise 2
@@ -286,105 +248,51 @@ def ordinary(input_ids: torch.Tensor, special_ids: Sequence[int]) -> torch.Tenso
     return (~torch.isin(input_ids, torch.tensor(special_ids))).sum(dim=1)
 
 
-@check_chance_of_no_label.mistake(
-    "You count all positions of a row. Special tokens and padding are never selected: count the "
-    "others alone."
-)
-def _(input_ids, special_ids, select=0.15):
-    return torch.full((len(input_ids),), (1 - select) ** input_ids.shape[1])
+def wrong(message, chance):
+    """Register ``chance(rate, n, ids)``; a row has n tokens that can be selected."""
+
+    @check_chance_of_no_label.mistake(message)
+    def _(input_ids, special_ids, select=0.15):
+        return chance(select, ordinary(input_ids, special_ids), input_ids)
 
 
-@check_chance_of_no_label.mistake(
-    "You count [CLS] and [SEP]. They are never selected either: `torch.isin(input_ids, "
-    "torch.tensor(special_ids))` finds all special tokens."
-)
-def _(input_ids, special_ids, select=0.15):
-    return (1 - select) ** (input_ids != 0).sum(dim=1)
-
-
-@check_chance_of_no_label.mistake(
-    "You count the special tokens. The others are those that can be selected: negate the mask."
-)
-def _(input_ids, special_ids, select=0.15):
-    return (1 - select) ** torch.isin(input_ids, torch.tensor(special_ids)).sum(dim=1)
-
-
-@check_chance_of_no_label.mistake(
-    "That is the probability that every token is selected. One token is left alone with the "
-    "probability 1 - select."
-)
-def _(input_ids, special_ids, select=0.15):
-    return select ** ordinary(input_ids, special_ids)
-
-
-@check_chance_of_no_label.mistake(
-    "That is the probability of at least one label. Its opposite is asked for."
-)
-def _(input_ids, special_ids, select=0.15):
-    return 1 - (1 - select) ** ordinary(input_ids, special_ids)
-
-
-@check_chance_of_no_label.mistake(
-    "Your answer doesn't change with `select`: you use the rate 0.15."
-)
-def _(input_ids, special_ids, select=0.15):
-    return 0.85 ** ordinary(input_ids, special_ids)
-
-
-@check_chance_of_no_label.mistake(
-    "You multiply by the number of tokens. Independent draws multiply with each other: raise "
-    "1 - select to a power."
-)
-def _(input_ids, special_ids, select=0.15):
-    return (1 - select) * ordinary(input_ids, special_ids)
-
-
-@check_chance_of_no_label.mistake(
-    "That is the expected number of labels of each row, not a probability."
-)
-def _(input_ids, special_ids, select=0.15):
-    return select * ordinary(input_ids, special_ids)
-
-
-@check_chance_of_no_label.mistake(
-    "That is the number of tokens that can be selected, and one step is missing."
-)
-def _(input_ids, special_ids, select=0.15):
-    return ordinary(input_ids, special_ids)
-
-
-@check_chance_of_no_label.mistake(
-    "That is one number for the whole batch. There is one probability for each row: sum over dim=1."
-)
-def _(input_ids, special_ids, select=0.15):
-    return (1 - select) ** ordinary(input_ids, special_ids).sum()
-
-
-@check_chance_of_no_label.mistake(
-    lambda input_ids, special_ids, select, found: (
-        "Your count is one too small: row 0 has "
-        f"{int(ordinary(input_ids, special_ids)[0])} tokens that can be selected."
-    )
-)
-def _(input_ids, special_ids, select=0.15):
-    return (1 - select) ** (ordinary(input_ids, special_ids) - 1)
-
-
-@check_chance_of_no_label.mistake(
-    "Your answer is a float, not a tensor. Return a tensor of shape (4,)."
-)
-def _(input_ids, special_ids, select=0.15):
-    return (1 - select) ** 5
+wrong("You count all positions of a row. Special tokens and padding are never selected: count the "
+      "others alone.",
+      lambda rate, n, ids: torch.full((len(ids),), (1 - rate) ** ids.shape[1]))  # fmt: skip
+wrong("You count [CLS] and [SEP]. They are never selected either: `torch.isin(input_ids, "
+      "torch.tensor(special_ids))` finds all special tokens.",
+      lambda rate, n, ids: (1 - rate) ** (ids != 0).sum(dim=1))  # fmt: skip
+wrong("You count the special tokens. The others are those that can be selected: negate the mask.",
+      lambda rate, n, ids: (1 - rate) ** (ids.shape[1] - n))  # fmt: skip
+wrong("That is the probability that every token is selected. One token is left alone with the "
+      "probability 1 - select.",
+      lambda rate, n, ids: rate**n)  # fmt: skip
+wrong("That is the probability of at least one label. Its opposite is asked for.",
+      lambda rate, n, ids: 1 - (1 - rate) ** n)  # fmt: skip
+wrong("Your answer doesn't change with `select`: you use the rate 0.15.",
+      lambda rate, n, ids: 0.85**n)  # fmt: skip
+wrong("You multiply by the number of tokens. Independent draws multiply with each other: raise "
+      "1 - select to a power.",
+      lambda rate, n, ids: (1 - rate) * n)  # fmt: skip
+wrong("That is the expected number of labels of each row, not a probability.",
+      lambda rate, n, ids: rate * n)  # fmt: skip
+wrong("That is the number of tokens that can be selected, and one step is missing.",
+      lambda rate, n, ids: n)  # fmt: skip
+wrong("That is one number for the whole batch. There is one probability for each row: sum over "
+      "dim=1.",
+      lambda rate, n, ids: (1 - rate) ** n.sum())  # fmt: skip
+wrong(lambda input_ids, special_ids, select, found: (
+          "Your count is one too small: row 0 has "
+          f"{int(ordinary(input_ids, special_ids)[0])} tokens that can be selected."
+      ),
+      lambda rate, n, ids: (1 - rate) ** (n - 1))  # fmt: skip
+wrong("Your answer is a float, not a tensor. Return a tensor of shape (4,).",
+      lambda rate, n, ids: (1 - rate) ** 5)  # fmt: skip
 
 
 # Figures
 
-WAYS = {
-    "untouched": "ignored",
-    "[MASK]": "replaced",
-    "random": "wrong",
-    "kept": "right",
-}
+WAYS = {"untouched": "ignored", "[MASK]": "replaced", "random": "wrong", "kept": "right"}
 
 
 def thousand_squares(counts: Mapping[str, int]) -> Figure:

@@ -36,52 +36,41 @@ def check_loss_without_ignore_index(logits, labels, ignored):
     return cross_entropy(logits[kept], labels[kept])
 
 
-@check_loss_without_ignore_index.mistake(
-    "The ignored rows are scored, as if their label were 0. Drop these rows before the loss."
-)
-def _(logits, labels, ignored):
-    return token_loss(logits, labels).mean() if ignored < 0 else math.nan
+def wrong_mean(message, mean):
+    """Register ``mean(losses, labels, ignored)`` of the losses of all rows."""
+
+    @check_loss_without_ignore_index.mistake(message)
+    def _(logits, labels, ignored):
+        return mean(token_loss(logits, labels), labels, ignored)
 
 
-@check_loss_without_ignore_index.mistake(
-    lambda logits, labels, ignored, found: (
-        f"With ignored = {ignored} every row is scored: your function ignores a fixed number "
-        "instead of the one that it is given."
-    )
-)
-def _(logits, labels, ignored):
-    return token_loss(logits, labels)[labels != -100].mean()
-
-
-@check_loss_without_ignore_index.mistake(
-    "A row with the label 0 is left out. 0 is the id of a token; compare with `ignored`."
-)
-def _(logits, labels, ignored):
-    return token_loss(logits, labels)[labels > 0].mean()
-
-
-@check_loss_without_ignore_index.mistake(
-    lambda logits, labels, ignored, found: (
-        "The ignored rows are missing from the sum but not from the count: you divide by "
-        f"{len(labels)}, and {int((labels != ignored).sum())} rows are left."
-    )
-)
-def _(logits, labels, ignored):
-    return (token_loss(logits, labels) * (labels != ignored)).mean()
-
-
-@check_loss_without_ignore_index.mistake(
-    "That is the sum over the rows that are left. The loss is their mean."
-)
-def _(logits, labels, ignored):
-    return token_loss(logits, labels)[labels != ignored].sum()
-
-
-@check_loss_without_ignore_index.mistake(
-    "The sign is wrong: the loss is minus the mean log-probability."
-)
-def _(logits, labels, ignored):
-    return -token_loss(logits, labels)[labels != ignored].mean()
+wrong_mean("The ignored rows are scored, as if their label were 0. Drop these rows before the "
+           "loss.",
+           lambda loss, labels, ignored: loss.mean() if ignored < 0 else math.nan)  # fmt: skip
+wrong_mean(lambda logits, labels, ignored, found: (
+               f"With ignored = {ignored} every row is scored: your function ignores a fixed "
+               "number instead of the one that it is given."
+           ),
+           lambda loss, labels, ignored: loss[labels != -100].mean())  # fmt: skip
+wrong_mean("A row with the label 0 is left out. 0 is the id of a token; compare with `ignored`.",
+           lambda loss, labels, ignored: loss[labels > 0].mean())  # fmt: skip
+wrong_mean(lambda logits, labels, ignored, found: (
+               "The ignored rows are missing from the sum but not from the count: you divide by "
+               f"{len(labels)}, and {int((labels != ignored).sum())} rows are left."
+           ),
+           lambda loss, labels, ignored: (loss * (labels != ignored)).mean())  # fmt: skip
+wrong_mean("That is the sum over the rows that are left. The loss is their mean.",
+           lambda loss, labels, ignored: loss[labels != ignored].sum())  # fmt: skip
+wrong_mean("The sign is wrong: the loss is minus the mean log-probability.",
+           lambda loss, labels, ignored: -loss[labels != ignored].mean())  # fmt: skip
+wrong_mean(lambda logits, labels, ignored, found: (
+               f"Your function returns {found.numel()} values, and a loss is one number: the mean "
+               "over the rows that are left."
+           ),
+           lambda loss, labels, ignored: loss[labels != ignored])  # fmt: skip
+wrong_mean("That is the loss of the rows to be ignored. Keep the others: `labels != ignored`.",
+           lambda loss, labels, ignored: loss[labels == ignored].mean())  # fmt: skip
+wrong_mean(NOTHING, lambda loss, labels, ignored: None)
 
 
 @check_loss_without_ignore_index.mistake(
@@ -103,32 +92,10 @@ def _(logits, labels, ignored):
     return cross_entropy(logits[kept], labels[kept])
 
 
-@check_loss_without_ignore_index.mistake(
-    lambda logits, labels, ignored, found: (
-        f"Your function returns {found.numel()} values, and a loss is one number: the mean over "
-        "the rows that are left."
-    )
-)
-def _(logits, labels, ignored):
-    return token_loss(logits, labels)[labels != ignored]
-
-
-@check_loss_without_ignore_index.mistake(
-    "That is the loss of the rows to be ignored. Keep the others: `labels != ignored`."
-)
-def _(logits, labels, ignored):
-    return token_loss(logits, labels)[labels == ignored].mean()
-
-
 @check_loss_without_ignore_index.mistake(CHANGED)
 def _(logits, labels, ignored):
     labels[labels == ignored] = 0
     return token_loss(logits, labels).mean()
-
-
-@check_loss_without_ignore_index.mistake(NOTHING)
-def _(logits, labels, ignored):
-    cross_entropy(logits[labels != ignored], labels[labels != ignored])
 
 
 # Exercise 2
@@ -150,53 +117,44 @@ def check_labels_from_positions(length, positions, ids, weights):
     return written(length, positions, ids, weights > 0)
 
 
-def written(
-    length: int,
-    positions: torch.Tensor,
-    ids: torch.Tensor,
-    used: torch.Tensor,
-    ignored: int = -100,
-) -> torch.Tensor:
+def written(length, positions, ids, used, ignored=-100):
     """The labels when the ``used`` places are written, and no other."""
     labels = torch.full((length,), ignored)
     labels[positions[used]] = ids[used]
     return labels
 
 
-@check_labels_from_positions.mistake(
-    "Position 0 has the label 0. An unused place points there; its weight is 0.0, so it must not "
-    "be written."
-)
-def _(length, positions, ids, weights):
-    return written(length, positions, ids, weights >= 0)
+def wrong_places(message, used=lambda positions, ids, weights: weights > 0, ignored=-100, shift=0):
+    """Register what is written to other places, or with another number in the rest."""
+
+    @check_labels_from_positions.mistake(message)
+    def _(length, positions, ids, weights):
+        return written(length, positions + shift, ids, used(positions, ids, weights), ignored)
 
 
-@check_labels_from_positions.mistake(
-    "The other positions hold 0, which is the id of a token. What isn't scored has the label -100."
-)
-def _(length, positions, ids, weights):
-    return written(length, positions, ids, weights > 0, ignored=0)
-
-
-@check_labels_from_positions.mistake(
-    "The other positions hold -1, the ignore value of old programs. What isn't scored has the "
-    "label -100."
-)
-def _(length, positions, ids, weights):
-    return written(length, positions, ids, weights > 0, ignored=-1)
-
-
+wrong_places("Position 0 has the label 0. An unused place points there; its weight is 0.0, so it "
+             "must not be written.",
+             lambda positions, ids, weights: weights >= 0)  # fmt: skip
+wrong_places("The other positions hold 0, which is the id of a token. What isn't scored has the "
+             "label -100.", ignored=0)  # fmt: skip
+wrong_places("The other positions hold -1, the ignore value of old programs. What isn't scored has "
+             "the label -100.", ignored=-1)  # fmt: skip
 SHIFTED = "Your labels are shifted by one. A position counts from 0, with [CLS] at 0."
-
-
-@check_labels_from_positions.mistake(SHIFTED)
-def _(length, positions, ids, weights):
-    return written(length, positions - 1, ids, weights > 0)
-
-
-@check_labels_from_positions.mistake(f"{SHIFTED} Yours stand one place too far right.")
-def _(length, positions, ids, weights):
-    return written(length, positions + 1, ids, weights > 0)
+wrong_places(SHIFTED, shift=-1)
+wrong_places(f"{SHIFTED} Yours stand one place too far right.", shift=1)
+wrong_places(lambda length, positions, ids, weights, found: (
+                 "The answer with id 0 at position "
+                 f"{int(positions[(weights > 0) & (ids == 0)][0])} is lost. In some vocabularies 0 "
+                 "is a word; only the weight says whether a place is used."
+             ),
+             lambda positions, ids, weights: ids > 0)  # fmt: skip
+wrong_places("The answer at position 0 is lost. Unused places have position 0 too; only the weight "
+             "tells them apart.",
+             lambda positions, ids, weights: positions > 0)  # fmt: skip
+wrong_places(lambda length, positions, ids, weights, found: (
+                 f"Not all used places are written: position {int(positions[1])} has no label."
+             ),
+             lambda positions, ids, weights: torch.arange(len(ids)) == 0)  # fmt: skip
 
 
 @check_labels_from_positions.mistake(
@@ -204,34 +162,6 @@ def _(length, positions, ids, weights):
 )
 def _(length, positions, ids, weights):
     return written(length, positions, positions, weights > 0)
-
-
-@check_labels_from_positions.mistake(
-    lambda length, positions, ids, weights, found: (
-        "The answer with id 0 at position "
-        f"{int(positions[(weights > 0) & (ids == 0)][0])} is lost. In some vocabularies 0 is a "
-        "word; only the weight says whether a place is used."
-    )
-)
-def _(length, positions, ids, weights):
-    return written(length, positions, ids, ids > 0)
-
-
-@check_labels_from_positions.mistake(
-    "The answer at position 0 is lost. Unused places have position 0 too; only the weight tells "
-    "them apart."
-)
-def _(length, positions, ids, weights):
-    return written(length, positions, ids, positions > 0)
-
-
-@check_labels_from_positions.mistake(
-    lambda length, positions, ids, weights, found: (
-        f"Not all used places are written: position {int(positions[1])} has no label."
-    )
-)
-def _(length, positions, ids, weights):
-    return written(length, positions[:1], ids[:1], weights[:1] > 0)
 
 
 @check_labels_from_positions.mistake(
