@@ -20,7 +20,7 @@ STYLES = {
     "error": f"background:{COLOURS['wrong']};color:#000;font-weight:bold;",
 }
 CELL = (
-    "padding:3px 7px;text-align:center;white-space:nowrap;border:0;border-radius:3px;"
+    "padding:3px 5px;text-align:center;white-space:nowrap;border:0;border-radius:3px;"
     "font-weight:normal;"
 )
 HEADER = "padding:3px 10px 3px 0;text-align:right;white-space:nowrap;border:0;font-weight:normal;"

@@ -3,8 +3,8 @@
 import os
 import shutil
 
-import stored
 import pytest
+import stored
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCREENSHOTS = stored.ROOT / "build" / "screenshots"

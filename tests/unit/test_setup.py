@@ -119,7 +119,7 @@ def test_make_without_a_target_lists_the_targets(project):
 @pytest.mark.parametrize(
     ("target", "command"),
     [
-        ("test", '--ignore=tests/site -k show'),
+        ("test", "--ignore=tests/site -k show"),
         ("lab", "--no-browser --port 9999"),
         ("lessons", "-m tools.lessons"),
     ],
