@@ -91,6 +91,9 @@ def _tried(
     try:
         with quiet():
             batch = copy.deepcopy(batch)
+            tensors = {k: v for k in case.keys if isinstance(v := batch.get(k), torch.Tensor)}
+            if {value.is_cuda for value in tensors.values()} == {True}:
+                batch.update({key: value.cpu() for key, value in tensors.items()})
             names: dict[str, Any] = {
                 "batch": [batch] if in_list else batch,
                 "tokenizer": case.tokenizer,

@@ -99,7 +99,11 @@ class Diagnosis:
         reasons: dict[str, list[str]] = {}
         for code, reason in self.unchecked:
             reasons.setdefault(reason, []).append(code)
-        return [f"not checked, {reason}: {', '.join(codes)}" for reason, codes in reasons.items()]
+        return [
+            f"not checked, {reason}: {', '.join(codes[:5])}"
+            + (f" and {len(codes) - 5} more" if len(codes) > 5 else "")
+            for reason, codes in reasons.items()
+        ]
 
     def __str__(self) -> str:
         """Return all findings as text, then what could not be checked."""
