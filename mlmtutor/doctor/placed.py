@@ -70,15 +70,18 @@ def _shifted(case: Case) -> Problem | None:
 def _other_side(case: Case, misfits: bool) -> Problem | None:
     """Labels that were padded on the other side than the ids."""
     pads = case.padded.sum(dim=1)
-    if not misfits or not pads.any() or case.visible is None:
+    if not misfits or case.visible is None:
         return None
     for sign, ids_on, labels_on in ((1, "left", "right"), (-1, "right", "left")):
+        if not case.padded[:, 0 if sign == 1 else -1].any():
+            continue
         moved, scored = (
             torch.stack([row.roll(sign * n) for row, n in zip(x, pads.tolist(), strict=True)])
             for x in (case.labels, case.scored)
         )
         fit = scored & (case.masked | (case.input_ids == moved))
-        if count_of(fit & ~case.padded) > 0.6 * count_of(scored):
+        found, count = count_of(fit & ~case.padded), count_of(scored)
+        if found > 0.6 * count and too_many(found, count, 0.3):
             roll = f"row.roll({'' if sign == 1 else '-'}int(n))"
             return Problem(
                 f"ids are padded on the {ids_on} side and labels on the {labels_on} one, so each "
@@ -388,11 +391,11 @@ def _one_answer(case: Case) -> Problem | None:
     value, count = most_common(case.labels[case.chosen])
     if count < count_of(case.chosen):
         return None
-    share = (count_of(shown == value) + 1) / (len(shown) + 2)
-    if share**count > ALPHA:
+    share, kinds = (count_of(shown == value) + 2) / (len(shown) + 4), shown.unique().numel()
+    if kinds * share**count > ALPHA:
         return None
     return Problem(
-        f"all {count} labels are {value}, though the text has {shown.unique().numel()} tokens",
+        f"all {count} labels are {value}, though the text has {kinds} tokens",
         "take the label of each position from the ids before masking: "
         + set_labels('torch.where(batch["labels"] == -100, -100, original)'),
         case.chosen,
