@@ -1,9 +1,13 @@
 """What lesson 06 needs: its two exercises, a model that learns to spell, and its figures."""
 
+import copy
 import math
 import os
+import tempfile
 import types
+from functools import partial
 from importlib.resources import files
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, one_hot
@@ -58,71 +62,40 @@ def check_masked_accuracy(logits, labels):
     return _hits(logits, labels)[labels != -100].float().mean().item()
 
 
-@check_masked_accuracy.mistake(
-    "That is divided by the number of all positions. No guess is ever -100, so the ignored "
-    "positions count as wrong: leave them out."
-)
-def _(logits, labels):
-    return _hits(logits, labels).float().mean().item()
-
-
-@check_masked_accuracy.mistake(
-    "That counts the ignored positions as right. Leave them out of the hits and out of the count."
-)
-def _(logits, labels):
-    return (_hits(logits, labels) | (labels == -100)).float().mean().item()
-
-
-@check_masked_accuracy.mistake("That is how many are right. The accuracy is their share.")
-def _(logits, labels):
-    return _hits(logits, labels).sum().item()
-
-
-@check_masked_accuracy.mistake("That is a percentage. The share is between 0 and 1.")
-def _(logits, labels):
-    return 100 * _hits(logits, labels)[labels != -100].float().mean().item()
-
-
-@check_masked_accuracy.mistake("That is the share of wrong guesses.")
-def _(logits, labels):
-    return 1 - _hits(logits, labels)[labels != -100].float().mean().item()
-
-
-@check_masked_accuracy.mistake(
-    "That is the mean over the rows of their accuracies. Every labelled position of the batch "
-    "counts the same, whichever row it is in."
-)
-def _(logits, labels):
-    scored = labels != -100
-    return ((_hits(logits, labels) & scored).sum(1) / scored.sum(1)).mean().item()
-
-
-@check_masked_accuracy.mistake(
-    "That drops a label of 0, which is the id of a token. Only -100 is ignored."
-)
-def _(logits, labels):
-    return _hits(logits, labels)[labels > 0].float().mean().item()
-
-
-@check_masked_accuracy.mistake(
-    "That compares each label with the guess at the position before. A masked language model does "
-    "not shift."
-)
-def _(logits, labels):
-    return _hits(logits[:, :-1], labels[:, 1:])[labels[:, 1:] != -100].float().mean().item()
-
-
-@check_masked_accuracy.mistake("That takes the lowest logit. The guess is the highest one.")
-def _(logits, labels):
-    return _hits(-logits, labels)[labels != -100].float().mean().item()
-
-
-@check_masked_accuracy.mistake(
-    "That says right or wrong for each labelled position. Return one number for the batch: their "
-    "mean."
-)
-def _(logits, labels):
+def _labelled(logits, labels):
     return _hits(logits, labels)[labels != -100].float()
+
+
+def _mean_of_row_means(logits, labels):
+    return (_hits(logits, labels).sum(1) / (labels != -100).sum(1)).mean().item()
+
+
+for words, wrong in {
+    "That is divided by the number of all positions. No guess is ever -100, so the ignored "
+    "positions count as wrong: leave them out.": lambda x, y: _hits(x, y).float().mean().item(),
+    "That counts the ignored positions as right. Leave them out of the hits and out of the "
+    "count.": lambda x, y: (_hits(x, y) | (y == -100)).float().mean().item(),
+    "That is how many are right. The accuracy is their share.": lambda x, y: (
+        _hits(x, y).sum().item()
+    ),
+    "That is a percentage. The share is between 0 and 1.": lambda x, y: (
+        100 * _labelled(x, y).mean().item()
+    ),
+    "That is the share of wrong guesses.": lambda x, y: 1 - _labelled(x, y).mean().item(),
+    "That is the mean over the rows of their accuracies. Every labelled position of the batch "
+    "counts the same, whichever row it is in.": _mean_of_row_means,
+    "That drops a label of 0, which is the id of a token. Only -100 is ignored.": lambda x, y: (
+        _hits(x, y)[y > 0].float().mean().item()
+    ),
+    "That compares each label with the guess at the position before. A masked language model "
+    "does not shift.": lambda x, y: _labelled(x[:, :-1], y[:, 1:]).mean().item(),
+    "That takes the lowest logit. The guess is the highest one.": lambda x, y: (
+        _labelled(-x, y).mean().item()
+    ),
+    "That says right or wrong for each labelled position. Return one number for the batch: "
+    "their mean.": _labelled,
+}.items():
+    check_masked_accuracy.mistake(words)(wrong)
 
 
 @check_masked_accuracy.mistake(CHANGED)
@@ -219,115 +192,66 @@ def _right(model, batches):
 check_evaluate_batches = ByHand(_right, _judge)
 
 
-@check_evaluate_batches.mistake(
+def _mean_of_means(right, losses, rank):
+    mean = torch.stack([part.mean() for part in losses]).mean().item()
+    return mean, math.exp(mean), right[2]
+
+
+def _positions():
+    return sum(labels.numel() for _, labels in _stored_batches())
+
+
+def _over_positions(right, losses, rank):
+    loss = torch.cat(losses).sum().item() / _positions()
+    return loss, math.exp(loss), right[2]
+
+
+# What else is returned instead of (loss, perplexity, top5), the losses by batch and the ranks.
+for words, finish_wrong in {
     "That is the mean of the losses of the batches. One batch has 8 labels and another has 1: add "
-    "up the losses of all labels, and divide by their number."
-)
-def _(model, batches):
-    def finish(right, losses, rank):
-        mean = torch.stack([part.mean() for part in losses]).mean().item()
-        return mean, math.exp(mean), right[2]
+    "up the losses of all labels, and divide by their number.": _mean_of_means,
+    "That is the sum over all labels. Divide it by how many there are.": lambda right, losses, _: (
+        (torch.cat(losses).sum().item(), *right[1:])
+    ),
+    "That is divided by the number of all positions. Only the labelled ones are in the "
+    "sum.": _over_positions,
+    "Your perplexity is the mean of exp(loss) over the labels. It is exp of the "
+    "mean.": lambda right, losses, _: (right[0], torch.cat(losses).exp().mean().item(), right[2]),
+    "Your perplexity is the mean of the perplexities of the batches. Take exp once, of the loss "
+    "that you return.": lambda right, losses, _: (
+        (right[0], sum(part.mean().exp().item() for part in losses) / len(losses), right[2])
+    ),
+    "Your perplexity is 2 to the power of the loss. It is exp(loss).": lambda right, *_: (
+        (right[0], 2 ** right[0], right[2])
+    ),
+    "Your third number counts first places. A label counts when it is among the five highest "
+    "logits.": lambda right, _, rank: (*right[:2], (rank < 1).float().mean().item()),
+    "Your third number is divided by the number of all positions. Only labelled ones can be "
+    "right.": lambda right, _, rank: (*right[:2], (rank < 5).sum().item() / _positions()),
+    "Your third number is a count. Return a share.": lambda right, _, rank: (
+        (*right[:2], (rank < 5).sum().item())
+    ),
+    "Your third number is a percentage. Return a share.": lambda right, *_: (
+        (*right[:2], 100 * right[2])
+    ),
+}.items():
+    check_evaluate_batches.mistake(words)(partial(_evaluate, finish=finish_wrong))
 
-    return _evaluate(model, batches, finish)
-
-
-@check_evaluate_batches.mistake("That is the sum over all labels. Divide it by how many there are.")
-def _(model, batches):
-    return _evaluate(model, batches, lambda r, losses, _: (torch.cat(losses).sum().item(), *r[1:]))
+for words, wrong in {
+    "A model in training mode gives you another loss: its dropout is on. Call `model.eval()` "
+    "first.": partial(_evaluate, mode=None),
+    "The numbers are right, and the model comes back in another mode: an evaluation in the middle "
+    "of a training would switch dropout off for the rest of it. Keep `model.training` in a name "
+    "first, and set it again.": partial(_evaluate, keep_mode=False),
+    "The numbers are right, and gradients are tracked: the graph of every batch takes memory. Put "
+    "`@torch.no_grad()` above the function.": partial(_evaluate, gradients=True),
+}.items():
+    check_evaluate_batches.mistake(words)(wrong)
 
 
 @check_evaluate_batches.mistake("That is the loss of the last batch alone.")
 def _(model, batches):
     return _evaluate(model, batches[-1:])
-
-
-@check_evaluate_batches.mistake(
-    "That is divided by the number of all positions. Only the labelled ones are in the sum."
-)
-def _(model, batches):
-    def finish(right, losses, rank):
-        loss = (torch.cat(losses).sum() / sum(labels.numel() for _, labels in batches)).item()
-        return loss, math.exp(loss), right[2]
-
-    return _evaluate(model, batches, finish)
-
-
-@check_evaluate_batches.mistake(
-    "A model in training mode gives you another loss: its dropout is on. Call `model.eval()` first."
-)
-def _(model, batches):
-    return _evaluate(model, batches, mode=None)
-
-
-@check_evaluate_batches.mistake(
-    "Your perplexity is the mean of exp(loss) over the labels. It is exp of the mean."
-)
-def _(model, batches):
-    def finish(right, losses, rank):
-        return right[0], torch.cat(losses).exp().mean().item(), right[2]
-
-    return _evaluate(model, batches, finish)
-
-
-@check_evaluate_batches.mistake(
-    "Your perplexity is the mean of the perplexities of the batches. Take exp once, of the loss "
-    "that you return."
-)
-def _(model, batches):
-    def finish(right, losses, rank):
-        return right[0], torch.stack([p.mean().exp() for p in losses]).mean().item(), right[2]
-
-    return _evaluate(model, batches, finish)
-
-
-@check_evaluate_batches.mistake("Your perplexity is 2 to the power of the loss. It is exp(loss).")
-def _(model, batches):
-    return _evaluate(model, batches, lambda r, *_: (r[0], 2 ** r[0], r[2]))
-
-
-@check_evaluate_batches.mistake(
-    "Your third number counts first places. A label counts when it is among the five highest "
-    "logits."
-)
-def _(model, batches):
-    return _evaluate(model, batches, lambda r, _, rank: (*r[:2], (rank < 1).float().mean().item()))
-
-
-@check_evaluate_batches.mistake(
-    "Your third number is divided by the number of all positions. Only labelled ones can be right."
-)
-def _(model, batches):
-    positions = sum(labels.numel() for _, labels in batches)
-    return _evaluate(
-        model, batches, lambda r, _, rank: (*r[:2], (rank < 5).sum().item() / positions)
-    )
-
-
-@check_evaluate_batches.mistake("Your third number is a count. Return a share.")
-def _(model, batches):
-    return _evaluate(model, batches, lambda r, _, rank: (*r[:2], (rank < 5).sum().item()))
-
-
-@check_evaluate_batches.mistake("Your third number is a percentage. Return a share.")
-def _(model, batches):
-    return _evaluate(model, batches, lambda r, *_: (*r[:2], 100 * r[2]))
-
-
-@check_evaluate_batches.mistake(
-    "The numbers are right, and the model comes back in another mode: an evaluation in the middle "
-    "of a training would switch dropout off for the rest of it. Keep `model.training` in a name "
-    "first, and set it again."
-)
-def _(model, batches):
-    return _evaluate(model, batches, keep_mode=False)
-
-
-@check_evaluate_batches.mistake(
-    "The numbers are right, and gradients are tracked: the graph of every batch takes memory. Put "
-    "`@torch.no_grad()` above the function."
-)
-def _(model, batches):
-    return _evaluate(model, batches, gradients=True)
 
 
 @check_evaluate_batches.mistake(
@@ -350,6 +274,20 @@ def letter_rows(texts):
     """Return texts as ids of letters, in rows of 16."""
     ids = torch.tensor([LETTERS.index(letter) for letter in " ".join(texts).lower()])
     return ids[: len(ids) // 16 * 16].view(-1, 16)
+
+
+def word_rows(tokenizer):
+    """Return 32 held-out rows of WordPiece, and 128 to train on, of 32 tokens each."""
+
+    def rows(texts):
+        ids = tokenizer(" ".join(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        body = torch.tensor(ids[: len(ids) // 30 * 30]).view(-1, 30)
+        ends = torch.tensor([tokenizer.cls_token_id, tokenizer.sep_token_id]).expand(len(body), 2)
+        return torch.cat([ends[:, :1], body, ends[:, 1:]], dim=1)
+
+    training = rows(TRAINING)
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(4))
+    return rows(HELD_OUT)[:32], training[order[:128]]
 
 
 def select(ids, generator):
@@ -408,6 +346,15 @@ def new_model():
     return model, torch.optim.AdamW(model.parameters(), lr=5e-3)
 
 
+def step(model, optimizer, input_ids, labels):
+    """Take one step of training; return the loss before it."""
+    loss = model(input_ids=input_ids, labels=labels).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
 def train(policy, steps=250):
     """Train a new model on the labels of one policy; return it and the loss of each step."""
     (model, optimizer), rows = new_model(), letter_rows(TRAINING)
@@ -415,25 +362,47 @@ def train(policy, steps=250):
     # No progress bar where stored outputs are compared.
     for _ in tqdm(range(steps), leave=False, disable="PYTEST_CURRENT_TEST" in os.environ):
         ids = rows[torch.randint(len(rows), (128,), generator=draw)]
-        input_ids, labels = policy(ids, select(ids, draw))
-        loss = model(input_ids=input_ids, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(step(model, optimizer, *policy(ids, select(ids, draw))))
     return model.eval(), losses
+
+
+def copy_without_dropout(model):
+    """Return a copy of a model that drops nothing out, in training mode either."""
+    model = copy.deepcopy(model)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    return model
+
+
+def random_rows(numbers):
+    """Return a row of ten random ids, 4 where they are masked, for each number of labels."""
+    draw, rows = torch.Generator().manual_seed(1), []
+    for number in numbers:
+        ids = torch.randint(5, 50, (10,), generator=draw)
+        where = torch.randperm(10, generator=draw)[:number]
+        labels = torch.full_like(ids, -100).scatter(0, where, ids[where])
+        rows.append({"input_ids": ids.index_fill(0, where, 4), "labels": labels})
+    return rows
+
+
+def quiet_trainer(model, rows=None, settings=(), **options):
+    """Return a Trainer that prints nothing, saves nothing, and evaluates on ``rows``."""
+    from transformers import PrinterCallback, Trainer, TrainingArguments
+
+    quiet: dict[str, Any] = {"report_to": "none", "logging_strategy": "no", "disable_tqdm": True}
+    quiet |= {"save_strategy": "no", "use_cpu": True, "output_dir": tempfile.gettempdir()}
+    arguments = TrainingArguments(**quiet | dict(settings))
+    trainer = Trainer(model, arguments, eval_dataset=rows, **options)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 # Figures
 
 
 def loss_curves(losses, unigram):
-    """F10, first half: the training loss of each policy, and nothing else.
-
-    Args:
-        losses: for each policy, in words, the loss of each step.
-        unigram: the loss of a model that knows how often each letter occurs.
-    """
+    """F10, first half: the training loss of each policy, and nothing else."""
     canvas, panels = figure(1, len(losses), size=(7.2, 3.0), sharey=True)
     said = []
     for axes, (words, curve) in zip(panels, losses.items(), strict=True):
@@ -456,12 +425,7 @@ def loss_curves(losses, unigram):
 
 
 def accuracies(accuracy, guess):
-    """F10, second half: the share of hidden letters that each model gets right.
-
-    Args:
-        accuracy: for each policy, in words, the share of right answers on one frozen mask.
-        guess: the share that is right when the answer is always the most frequent letter.
-    """
+    """F10, second half: the share of hidden letters that each model gets right."""
     canvas, axes = figure(size=(7.2, 2.6))
     said = []
     for row, (words, share) in enumerate(accuracy.items()):
@@ -471,26 +435,26 @@ def accuracies(accuracy, guess):
         axes.text(share + 0.005, row, f"{share:.0%}", va="center", color=colour, fontsize=13)
         said.append(f"{' '.join(words.split())}: {'above' if better else 'below'} it.")
     axes.axvline(guess, color=COLOURS["ignored"], linewidth=1.5, linestyle=":")
-    axes.text(guess, -0.6, " always answering a space", color=COLOURS["ignored"], fontsize=12)
+    axes.text(
+        guess,
+        -0.6,
+        f" always answering a space: {guess:.0%}",
+        color=COLOURS["ignored"],
+        fontsize=12,
+    )
     axes.set_yticks(range(len(accuracy)), list(accuracy), fontsize=11)
     axes.set(ylim=(len(accuracy) - 0.4, -1.1), xlim=(0, 0.4), xticks=[])
     axes.spines["bottom"].set_visible(False)
     return finish(
         canvas,
-        alt="The share of hidden letters that each of four models gets right, with the share of "
-        "always answering a space as a line. " + " ".join(said),
+        alt="The share of hidden letters that each of four models gets right, with the "
+        f"{guess:.0%} of always answering a space as a line. " + " ".join(said),
         caption="The same four models: how many of the hidden letters each gets right.",
     )
 
 
 def mixture(share, masked, visible):
-    """A loss over all positions as two blocks, as wide as their share and as high as their loss.
-
-    Args:
-        share: the share of the masked positions.
-        masked: the mean loss there.
-        visible: the mean loss at the other positions.
-    """
+    """A loss over all positions as two blocks, as wide as their share and as high as their loss."""
     canvas, axes = figure(size=(7.2, 2.8))
     whole = share * masked + (1 - share) * visible
     axes.bar(0, masked, share, align="edge", color=COLOURS["replaced"])
