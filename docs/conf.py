@@ -186,7 +186,8 @@ def on_paper(chosen, start=1):
         choices = "  \n".join(f"☐ {choice['text']}" for choice in question["choice"])
         [right] = [choice for choice in question["choice"] if choice.get("right")]
         asked.append(f"**{number}.** {question['asks']}\n\n{choices}")
-        answers.append(f"{number}. **{right['text'].rstrip('.')}.** {right['why']} (lesson {lesson})")
+        text = right["text"].rstrip(".")
+        answers.append(f"{number}. **{text}.** {right['why']} (lesson {lesson})")
     return "\n\n".join([*asked, "## Answers", "\n".join(answers)])
 
 
