@@ -435,13 +435,8 @@ def accuracies(accuracy, guess):
         axes.text(share + 0.005, row, f"{share:.0%}", va="center", color=colour, fontsize=13)
         said.append(f"{' '.join(words.split())}: {'above' if better else 'below'} it.")
     axes.axvline(guess, color=COLOURS["ignored"], linewidth=1.5, linestyle=":")
-    axes.text(
-        guess,
-        -0.6,
-        f" always answering a space: {guess:.0%}",
-        color=COLOURS["ignored"],
-        fontsize=12,
-    )
+    words = f"always answering a space: {guess:.0%}"
+    axes.text(guess + 0.005, -0.6, words, color=COLOURS["ignored"], fontsize=12)
     axes.set_yticks(range(len(accuracy)), list(accuracy), fontsize=11)
     axes.set(ylim=(len(accuracy) - 0.4, -1.1), xlim=(0, 0.4), xticks=[])
     axes.spines["bottom"].set_visible(False)
