@@ -28,11 +28,11 @@ lab:  ## Open your copy of the lessons (build/lab) in JupyterLab; LAB_ARGS="--no
 
 test:  ## Unit tests, doctests, every lesson under strict nbval: some minutes, no browser
 	$(setup) test
-	$(py) -m pytest -m "not slow and not browser" --ignore=tests/site $(TEST_ARGS)
+	$(py) -m pytest -n 2 --dist loadfile -m "not slow and not browser" --ignore=tests/site $(TEST_ARGS)
 
 test-all:  ## What make test leaves out: browser, site, slides, another checkpoint, slow ones
 	$(setup) lab test site browser
-	$(py) -m pytest -m "slow or browser" $(TEST_ARGS)
+	$(py) -m pytest -n 2 --dist loadfile -m "slow or browser" $(TEST_ARGS)
 
 lessons:  ## Execute the lessons in place and refresh what is generated in them
 	$(setup) test
