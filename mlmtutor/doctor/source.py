@@ -1,47 +1,42 @@
 """Find obsolete and harmful uses of masked-LM labels in source files, without running them.
 
-A file is parsed only if it holds a word that a rule needs. What a finding says stands in
+A file is parsed only if it imports transformers or speaks of masks. What a finding says stands in
 ``source.toml``, what transformers no longer has in ``obsolete.toml`` (generated) and what to write
 instead in ``instead.toml``. What cannot be read is a note, never a finding.
 """
 
 import ast
-import bisect
 import functools
-import io
+import itertools
 import json
 import os
 import re
 import textwrap
-import tokenize
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mlmtutor.doctor import recipes
-from mlmtutor.doctor.recipes import Found, Program, dotted, is_labels, last, number
+from mlmtutor.doctor.program import (
+    SPELLINGS,
+    WORDS,
+    Program,
+    dotted,
+    is_labels,
+    last,
+    named,
+    number,
+    table,
+    word,
+)
+from mlmtutor.doctor.recipes import Found, follow
 
 LARGEST = 2_000_000  # characters of one file; more is data, and takes minutes to parse
+SUFFIXES = (".py", ".ipynb")
 SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
-OLD_LIBRARIES = {"pytorch_transformers", "pytorch_pretrained_bert"}
-ABOUT_MASKS = re.compile(
-    rb"MaskedLM|mask_token|masked_lm_labels|ForLanguageModeling|fill-mask|ForPreTraining|"
-    rb"\[MASK\]|<mask>"
-)
-IMPORTS = re.compile(rb"^[ \t]*(?:from|import)[ \t]+transformers\b", re.M)
-FAMILIES = {  # the mask token of a class of tokenizer or a checkpoint, where it is certain
-    "<mask>": re.compile(
-        r"(XLM|Xlm)?(Roberta|Camembert|Longformer)Tokenizer|vinai/bertweet-(base|large)$|"
-        r"(FacebookAI/)?(xlm-)?roberta-(base|large)$|(distilbert/)?distilroberta-base$|"
-        r"(almanach/)?camembert(-base)?$|(allenai/longformer|microsoft/codebert)-base(-4096)?$"
-    ),
-    "[MASK]": re.compile(
-        r"(Distil)?(Bert|Electra)Tokenizer|(google-bert/)?bert-(base|large)-|microsoft/deberta-|"
-        r"(distilbert/)?distilbert-base-|(albert/)?albert-\w+-v\d|google/(electra|mobilebert)|"
-        r"answerdotai/ModernBERT"
-    ),
-}
+IMPORTS = re.compile(rb"(^|\\n|\")[ \t]*(from|import)[ \t]+transformers\b", re.M)  # also in JSON
+CELL = 10_000_000  # is added to the lines of a notebook, once for each cell and the one before
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class Report:
     unusable: tuple[str, ...]
 
 
-RULES = tuple(Rule(code, **rule) for code, rule in recipes.table("source.toml").items())
+RULES = tuple(Rule(code, **rule) for code, rule in table("source.toml").items())
 
 
 # What transformers no longer has ------------------------------------------------------------------
@@ -101,20 +96,19 @@ RULES = tuple(Rule(code, **rule) for code, rule in recipes.table("source.toml").
 @functools.cache
 def _gone() -> dict[str, dict[str, str]]:
     """For each list of names: name -> the first release without it."""
-    read = recipes.table("obsolete.toml")
+    read = table("obsolete.toml")
     lists = {"names": read["names"], "modules": read["modules"], **read["keywords"]}
-    gone = {
+    methods = table("instead.toml")["methods"]
+    return {"methods": dict.fromkeys(methods, "5.0.0")} | {
         title: {name: since for since, names in releases.items() for name in names.split()}
         for title, releases in lists.items()
     }
-    gone["methods"] = dict.fromkeys(recipes.table("instead.toml")["methods"], "5.0.0")
-    return gone
 
 
 @functools.cache
 def instead(title: str, name: str) -> str:
     """What to write instead of a name; empty where nobody knows."""
-    read = recipes.table("instead.toml")
+    read = table("instead.toml")
     known = read.get(title) or read["keywords"].get(title, {})
     patterns = known | (read["families"] if title == "names" else {})
     return next((text for pattern, text in patterns.items() if re.fullmatch(pattern, name)), "")
@@ -122,74 +116,63 @@ def instead(title: str, name: str) -> str:
 
 def gone_since(title: str, name: str) -> str | None:
     """The first release that no longer has a name, ``None`` for one that is still there."""
-    family = title == "names" and re.match(
-        r"TF[A-Z]|Flax[A-Z]|load_tf_|.*_ARCHIVE_(MAP|LIST)$", name
-    )
-    module = title == "modules" and re.search(r"(^|\.|_)(tf|flax)_", name)
-    return _gone()[title].get(name) or ("5.0.0" if family or module else None)
+    family = f"gone_{title}" in WORDS["patterns"] and named(f"gone_{title}", name)
+    return _gone()[title].get(name) or ("5.0.0" if family else None)
 
 
 def _obsolete(program: Program) -> Iterator[Found]:
     """Imports, attributes, keywords and methods that are gone."""
-    names: list[tuple[str, str, ast.AST, str]] = []  # list, name, place, what is said
-    imports, module_gone = "``{}`` cannot be imported", "``transformers.{}`` is gone"
+    names: list[tuple[str, str, ast.AST]] = []  # list, name, place
+    tokenizers = any(re.match(r"transformers\..*Tokenizer", o) for o in program.origins.values())
+    star, own = program.origins.get("*") == "transformers.*", program.definitions | program.origins
     for node in program.nodes:
         match node:
-            case ast.ImportFrom(module=str(module), level=0) if module.startswith("transformers."):
-                names.append(("modules", module[13:], node, module_gone))
-                names += [("names", alias.name, alias, imports) for alias in node.names]
-            case ast.ImportFrom(module="transformers", level=0):
-                names += [("names", alias.name, alias, imports) for alias in node.names]
+            case ast.ImportFrom(module=str(module), level=0) if re.match(r"transformers\b", module):
+                names.append(("modules", module[13:], node))
+                names += [("names", alias.name, alias) for alias in node.names]
             case ast.Import():
-                names += [("modules", a.name[13:], a, module_gone) for a in node.names
+                names += [("modules", a.name[13:], a) for a in node.names
                           if a.name.startswith("transformers.")]  # fmt: skip
             case ast.Attribute(value=ast.Name(id=owner)) if program.origin(owner) == "transformers":
-                names.append(("names", node.attr, node, imports))
-            case ast.Name() if program.origins.get("*") == "transformers.*":
-                if node.id not in program.definitions and node.id not in program.origins:
-                    names.append(("names", node.id, node, imports))
-    tokenizers = any(re.match(r"transformers\..*Tokenizer", o) for o in program.origins.values())
-    for call in program.calls:
-        owner, method = _class_of_transformers(program, call.func), last(call.func)
-        if owner in _gone():
-            told = "``{}`` is a TypeError in " + owner
-            names += [(owner, word, place, told) for word, _, place in program.keywords(call)]
-        if tokenizers and method in ("encode_plus", "batch_encode_plus"):
-            names.append(("methods", method, call.func, "tokenizers have no ``{}``"))
-        yield from _old_labels(program, call)
+                names.append(("names", node.attr, node))
+            case ast.Name(id=name) if star and name not in own:
+                names.append(("names", name, node))
+            case ast.Call():
+                owner, method = _class_of_transformers(program, node.func), last(node.func)
+                if owner in _gone():
+                    names += [(owner, key, place) for key, _, place in program.keywords(node)]
+                if method in ("encode_plus", "batch_encode_plus") and tokenizers:
+                    names.append(("methods", method, node.func))
+                yield from _old_labels(program, node)
     reported: set[ast.AST] = set()
-    for title, name, node, told in names:
+    for title, name, node in names:
         since = gone_since(title, name)
         if since and program.parents.get(node) not in reported and not _is_guarded(program, node):
             reported.add(node)
             advice = instead(title, name) or "leave it out"
+            told = WORDS["gone"].get(title, "``{}`` is a TypeError in " + title)
             fix = f"write {advice}" if advice.startswith("``") else advice
-            what = f"{told.format(name)} since transformers {since}"
-            yield "obsolete-name", node, {"what": what, "instead": fix}
+            yield "obsolete-name", node, f"{told.format(name)} since transformers {since}", fix
 
 
 def _old_labels(program: Program, call: ast.Call) -> Iterator[Found]:
     """``masked_lm_labels`` of a masked model of transformers."""
+    words = {key: place for key, _, place in program.keywords(call)}
+    old = words.keys() & {"masked_lm_labels", "lm_labels"}
+    if not old or _is_guarded(program, call):
+        return
     bound = last(call.func) == "partial" and call.args
     kinds = program.kinds(call.args[0] if bound else call.func)
-    about = "masked" in program.models or "AutoModelWithLMHead" in program.origins
-    guess = re.search(r"model|net|bert|mlm|encoder", dotted(call.func).lower())
+    if not kinds:  # it may be a model, from the names alone
+        taken = {name for _, name in program.parameters} | {"lm_labels"}  # by a function here
+        about = "masked" in program.models or "AutoModelWithLMHead" in program.origins
+        guess = re.search(r"model|net|bert|mlm|encoder", dotted(call.func).lower())
+        old = old - taken if about and guess and "logits" not in words else set()
     origins = {origin.split(".")[0] for origin in program.origins.values()}
-    if kinds - {"masked"} or not about or not (kinds or guess) or origins & OLD_LIBRARIES:
-        return
-    words = [(word, place) for word, _, place in program.keywords(call)]
-    stars = {dotted(word.value) for word in call.keywords if word.arg is None} - {""}
-    for node in program.nodes if kinds and stars else ():  # batch["masked_lm_labels"] = ...
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-            words += [(last(node), node)] if dotted(node.value) in stars else []
-    taken = {name for _, name in program.parameters}  # by a function of this file
-    old = ["masked_lm_labels", "lm_labels"] if kinds else ["masked_lm_labels"]
-    for word, place in words:
-        likely = kinds or (word not in taken and "logits" not in dict(words))
-        if word in old and likely and not _is_guarded(program, call):
-            what = f"``{word}`` is the old name: transformers 5 drops it and the loss is None"
-            what += "; 4.x raises a TypeError"
-            yield "obsolete-name", place, {"what": what, "instead": "call it ``labels``"}
+    if kinds <= {"masked"} and not origins & {"pytorch_transformers", "pytorch_pretrained_bert"}:
+        for key in old:
+            told = WORDS["gone"]["forward"].format(key)
+            yield "obsolete-name", words[key], told, "call it ``labels``"
 
 
 def _class_of_transformers(program: Program, function: ast.expr) -> str:
@@ -202,32 +185,25 @@ def _class_of_transformers(program: Program, function: ast.expr) -> str:
         same = not own.bases or dotted(own.bases[0]) == name
         return "" if changed or same else _class_of_transformers(program, own.bases[0])
     origin = program.origin(name)
-    if not origin and program.origins.get("*") == "transformers.*":
-        origin = f"transformers.{name}"
-    return origin.rpartition(".")[2] if re.match(r"transformers\b", origin) else ""
+    star = not origin and program.origins.get("*") == "transformers.*"
+    return name if star else origin.rpartition(".")[2] * origin.startswith("transformers.")
 
 
 def _is_guarded(program: Program, node: ast.AST) -> bool:
     """Whether a place is for other releases: in a ``try``, after a look at the version."""
-    parent = program.parents.get(node)
-    while parent is not None:
-        handlers = [parent] if isinstance(parent, ast.ExceptHandler) else []
-        if isinstance(parent, ast.Try) and node in parent.body:
-            handlers = parent.handlers
-        caught = {last(n) for h in handlers for n in ast.walk(h.type or ast.Name("Exception"))}
-        test = parent.test if isinstance(parent, ast.If | ast.IfExp) else ast.Pass()
-        words = " ".join(last(n) for n in ast.walk(test))
-        if caught & {
-            "ImportError",
-            "ModuleNotFoundError",
-            "AttributeError",
-            "TypeError",
-            "Exception",
-        }:
+    while parent := program.parents.get(node):
+        looks: list[ast.expr | None] = []
+        match parent:
+            case ast.If() | ast.IfExp():
+                looks = [parent.test]
+            case ast.ExceptHandler():
+                looks = [parent.type]
+            case ast.Try() if node in parent.body:
+                looks = [handler.type for handler in parent.handlers]
+        names = (last(n) for look in looks for n in ast.walk(look or ast.Name("Exception")))
+        if named("guards", " ".join(names)):
             return True
-        if re.search(r"version|is_\w+_available|TYPE_CHECKING|hasattr|signature", words, re.I):
-            return True
-        node, parent = parent, program.parents.get(parent)
+        node = parent
     return False
 
 
@@ -236,69 +212,61 @@ def _is_guarded(program: Program, node: ast.AST) -> bool:
 
 def _hand_spelled(program: Program) -> Iterator[Found]:
     """A mask token in a text that is given to a tokenizer of another family."""
-    for call in program.calls:
+    for call in itertools.chain(*program.called.values()):
         owner = call.func
-        if re.match(r"tokenize$|(batch_)?encode(_plus)?$|convert_tokens_to_ids$", last(owner)):
+        if named("encodes", last(owner)):
             owner = getattr(owner, "value", owner)
-        families = {_family(v) for v, _ in program.values(owner)} if dotted(owner) else set()
-        if len(families) != 1 or not (own := families.pop()):
-            continue
-        for argument in (*call.args, *(word.value for word in call.keywords)):
-            known = [value for value, _ in program.values(argument)] if dotted(argument) else []
-            parts = [node for value in known or [argument] for node in ast.walk(value)]
-            for node in parts if not any(isinstance(part, ast.Call) for part in parts) else ():
-                text = str(getattr(node, "value", "")) if isinstance(node, ast.Constant) else ""
-                for wrong in set(recipes.SPELLINGS) - {own}:
-                    if wrong in text and "</mask>" not in text:
-                        what = f"this tokenizer does not know ``{wrong}``: it is split up, and "
-                        yield "hand-spelled-mask", node, {"what": what + "nothing is masked"}
+        families = {_family(value) for value, _ in program.values(owner)}
+        own = families.pop() if len(families) == 1 else ""
+        for argument in (*call.args, *(given.value for given in call.keywords)) if own else ():
+            parts = [node for value in program.meant(argument) for node in ast.walk(value)]
+            if any(isinstance(part, ast.Call) for part in parts):
+                continue
+            for node, wrong in itertools.product(parts, set(SPELLINGS) - {own}):
+                text = str(node.value) if isinstance(node, ast.Constant) else ""
+                if wrong in text and "</mask>" not in text:
+                    what = f"this tokenizer does not know ``{wrong}``: it is split up, and "
+                    yield "hand-spelled-mask", node, what + "nothing is masked", ""
 
 
 def _family(value: ast.expr) -> str:
     """The mask token of the tokenizer or pipeline that an expression makes, if that is certain."""
-    if not isinstance(value, ast.Call):
+    if not isinstance(value, ast.Call) or last(value.func) not in ("from_pretrained", "pipeline"):
         return ""
-    words = {word.arg: word.value for word in value.keywords}
-    names: list[object] = [last(getattr(value.func, "value", None)), *value.args[:1]]
-    if last(value.func) == "pipeline":
-        names = [words.get("tokenizer") or words.get("model"), *value.args[1:2]]
-    elif last(value.func) != "from_pretrained" or "mask_token" in words:
-        return ""
-    texts = [str(getattr(name, "value", name)) for name in names]
-    found = [mask for mask, known in FAMILIES.items() if any(known.match(text) for text in texts)]
-    return found[0] if found else ""
+    words = {given.arg: given.value for given in value.keywords}
+    made_of = words.get("tokenizer", words.get("model"))
+    names = [word(n) for n in (getattr(value.func, "value", None), *value.args[:2], made_of)]
+    families = WORDS["families"] if "mask_token" not in words else {}
+    known = (mask for mask, pattern in families.items() if any(re.match(pattern, n) for n in names))
+    return next(known, "")
 
 
 def _trainers(program: Program) -> Iterator[Found]:
     """``Trainer``: the model, its collator, its labels and its metric belong together."""
-    names = {last(node) for node in program.nodes} | {
-        str(getattr(node, "arg", getattr(node, "value", ""))) for node in program.nodes
-    }
-    labelled = any(is_labels(name) for name in names if name.isidentifier())
-    tokenizes = any(re.search(r"tok\w*$", dotted(call.func), re.I) for call in program.calls)
-    for call in program.calls:
+    for call in itertools.chain(*program.called.values()):
         if _class_of_transformers(program, call.func) != "Trainer":
             continue
-        words = {word: value for word, value, _ in program.keywords(call)}
-        kinds = program.kinds(words.get("model") or next(iter(call.args), None))
-        given = words.get("data_collator") or next(iter(call.args[2:]), None)
-        made = [v for v, _ in program.values(given)] if given and dotted(given) else [given]
+        kinds = program.kinds(program.argument(call, "model", 0))
+        given = program.argument(call, "data_collator", 2)
+        made = program.meant(given) if given else []
         collators = {last(c.func): c for c in made if isinstance(c, ast.Call)}
         masker = collators.get("DataCollatorForLanguageModeling")
         masks = program.masks(masker) if masker else None
         if kinds == {"causal"} and masks is True:
             what = "this collator masks tokens, but a causal model shifts the labels by one"
             fix = "``mlm=False`` for this model, or load it with ``AutoModelForMaskedLM``"
-            yield "collator-of-another-task", call, {"what": what, "instead": fix}
+            yield "collator-of-another-task", call, what, fix
         if kinds != {"masked"}:
             continue
         if masks is False:
             what = "``mlm=False`` masks nothing: each label is the token that the model sees"
-            yield "collator-of-another-task", call, {"what": what, "instead": "``mlm=True``"}
+            yield "collator-of-another-task", call, what, "``mlm=True``"
+        labelled = any(is_labels(name) for name in program.words if name.isidentifier())
+        tokenizes = any(re.search(r"tok\w*$", name, re.I) for name in program.called)
         plain = not given or "DataCollatorWithPadding" in collators
         if plain and tokenizes and not labelled and not program.collates:
-            yield "no-labels-for-trainer", call, {}
-        yield from _metric(program.definitions.get(last(words.get("compute_metrics"))))
+            yield "no-labels-for-trainer", call, "", ""
+        yield from _metric(program.definitions.get(last(program.argument(call, "compute_metrics"))))
 
 
 def _metric(function: ast.AST | None) -> Iterator[Found]:
@@ -308,13 +276,10 @@ def _metric(function: ast.AST | None) -> Iterator[Found]:
         if number(n) == -100 or isinstance(n, ast.NotEq | ast.Gt | ast.GtE) or "ignore" in last(n):
             return
     for node in inside:
-        scores = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq)
-        if isinstance(node, ast.Call):
-            scores = bool(
-                re.match(r"(accuracy|f1|precision|recall)_score|compute$", last(node.func))
-            )
-        if scores and any(is_labels(last(n)) for n in ast.walk(node)):
-            yield "metric-counts-ignored", node, {}
+        scores = isinstance(node, ast.Call) and named("scores", last(node.func))
+        equals = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq)
+        if (scores or equals) and any(is_labels(last(n)) for n in ast.walk(node)):
+            yield "metric-counts-ignored", node, "", ""
             return
 
 
@@ -323,44 +288,25 @@ def _half_resized(program: Program) -> Iterator[Found]:
         owner = getattr(call.func, "value", None)
         whole = owner.value if isinstance(owner, ast.Attribute) and owner.attr != "module" else None
         if program.kinds(whole) == {"masked"}:
-            yield "half-resized", call, {}
-
-
-def _recipes(program: Program) -> Iterator[Found]:
-    bodies = [
-        n.body for n in program.nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    for body in [program.root.body, *bodies]:
-        yield from recipes.Recipe(program, body).found.values()
+            yield "half-resized", call, "", ""
 
 
 # Files --------------------------------------------------------------------------------------------
 
 
-def _concerns(text: bytes) -> bool:
-    """Whether a rule could find anything: decided before a file is parsed."""
-    if ABOUT_MASKS.search(text):
-        return True
-    if not IMPORTS.search(text):
-        return False
-    words = set(re.findall(r"\w{3,}", text.decode("utf-8", "replace")))
-    modules = rb"transformers\.[\w.]*(tf_|flax_|modeling_|tokenization_|configuration_|tools|data)"
-    gone = words & set().union(*_gone().values())
-    return bool(gone or re.search(rb"\b(TF|Flax)[A-Z]", text) or re.search(modules, text))
-
-
-def lint_source(source: str, path: str = "<source>") -> list[LintFinding]:
+def lint_source(
+    source: str | bytes, path: str = "<source>", unread: list[str] | None = None
+) -> list[LintFinding]:
     """Find what a Python program does wrong with masked-LM labels.
 
     Args:
-        source: the text of a Python file. It is parsed, never run.
-        path: the name to report.
+        source: the text of a Python file or of a notebook, whose code cells are read together and
+            without magics. It is parsed, never run.
+        path: the name to report. A name that ends in ``.ipynb`` stands for a notebook.
+        unread: a list to which is added what could not be read, and why.
 
     Returns:
-        The findings, by line. None for a text that is not Python: :func:`lint_paths` says so.
-
-    Raises:
-        TypeError: ``source`` is not a str.
+        The findings, by cell and line. None in what is not Python.
 
     Example:
         >>> source = '''
@@ -371,29 +317,42 @@ def lint_source(source: str, path: str = "<source>") -> list[LintFinding]:
         >>> [(finding.line, finding.code) for finding in lint_source(source)]
         [(4, 'obsolete-name')]
     """
-    _require_text("source", source)
-    return _lint_cells([(None, source)], path, [])
+    data = source.encode(errors="ignore") if isinstance(source, str) else source
+    about_masks = any(text.encode() in data for text in WORDS["about_masks"])
+    if not about_masks and not (b"transformers" in data and IMPORTS.search(data)):
+        return []
+    notes = [] if unread is None else unread
+    body: list[ast.stmt] = []
+    rules = {rule.code: rule for rule in RULES}
+    findings: dict[tuple[int, int, str], LintFinding] = {}
+    try:
+        cells = _cells(source) if path.endswith(".ipynb") else [(-1, source)]
+        if sum(len(text) for _, text in cells) > LARGEST:
+            raise ValueError(f"more than {LARGEST:,} characters")
+        for index, text in cells:
+            try:
+                body += ast.increment_lineno(_parse(text, index >= 0), CELL * (index + 1)).body
+            except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+                where = f"{path}: cell {index}" if index >= 0 else path
+                where += f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+                notes.append(f"{where}: {getattr(error, 'msg', None) or error}")
+        program = Program(body)
+        looks = (_obsolete, follow, _hand_spelled, _trainers, _half_resized)
+        found = [one for look in looks for one in look(program)]
+    except (ValueError, RecursionError) as error:
+        notes.append(f"{path}: {error}")
+        return []
+    for code, place, what, fix in found:
+        at, column, rule = getattr(place, "lineno", 1), getattr(place, "col_offset", 0), rules[code]
+        cell, line = divmod(at, CELL)
+        said = [text.replace("``", "`") for text in (what or rule.title, fix or rule.fix)]
+        position = path, line, column + 1, cell - 1 if cell else None
+        findings[at, column, code] = LintFinding(*position, code, rule.severity, *said)
+    return [findings[key] for key in sorted(findings)]
 
 
-def lint_notebook(text: str, path: str = "<notebook>") -> list[LintFinding]:
-    """Find what a Jupyter notebook does wrong with masked-LM labels, all cells together.
-
-    Args:
-        text: the JSON of the file. Magics are left out; a notebook of another kernel has no
-            findings, nor has a cell that cannot be read.
-        path: the name to report.
-
-    Returns:
-        The findings, by cell and line.
-
-    Raises:
-        TypeError: ``text`` is not a str.
-    """
-    _require_text("text", text)
-    return _lint_notebook(text, path, [])
-
-
-def _lint_notebook(text: str, path: str, unread: list[str]) -> list[LintFinding]:
+def _cells(text: str | bytes) -> list[tuple[int, str]]:
+    """The code cells of a notebook in Python, with their numbers."""
     try:
         notebook = json.loads(text)
         metadata = notebook.get("metadata") or {}
@@ -404,88 +363,34 @@ def _lint_notebook(text: str, path: str, unread: list[str]) -> list[LintFinding]
         cells = notebook.get("cells")
         if cells is None:  # before format 4
             cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
-        sources: list[tuple[int | None, str]] = [
+        return [
             (index, "".join(cell.get("source", cell.get("input", ""))))
             for index, cell in enumerate(cells)
             if cell.get("cell_type") == "code"
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        unread.append(f"{path}: not a notebook: {type(error).__name__}: {error}")
-        return []
-    return _lint_cells(sources, path, unread)
+        raise ValueError(f"not a notebook: {type(error).__name__}: {error}") from error
 
 
-def _require_text(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, but is a {type(value).__name__}: decode it first.")
-
-
-def _lint_cells(
-    cells: list[tuple[int | None, str]], path: str, unread: list[str]
-) -> list[LintFinding]:
-    if not _concerns("\n".join(source for _, source in cells).encode("utf-8", "replace")):
-        return []
-    findings: dict[tuple[str, int, int], LintFinding] = {}
-    body: list[ast.stmt] = []
-    starts: list[tuple[int, int | None]] = []  # the line before each cell, in all cells together
-    lines = size = 0
-    for cell, source in cells:
-        starts.append((lines, cell))
-        size += len(source)
-        where = path if cell is None else f"{path}: cell {cell}"
-        try:
-            if size > LARGEST:
-                raise ValueError(f"more than {LARGEST:,} characters")
-            tree = _parse(source, notebook=cell is not None)
-        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-            line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-            unread.append(f"{where}{line}: {getattr(error, 'msg', None) or error}")
-            continue
-        ast.increment_lineno(tree, lines)
-        body += tree.body
-        lines += source.count("\n") + 2
-    try:
-        program = Program(body)
-        looks = (_obsolete, _recipes, _hand_spelled, _trainers, _half_resized)
-        found = [one for look in looks for one in look(program)]
-    except RecursionError:
-        unread.append(f"{path}: too deeply nested")
-        return []
-    rules = {rule.code: rule for rule in RULES}
-    for code, place, words in found:
-        first, column = getattr(place, "lineno", 1), getattr(place, "col_offset", 0) + 1
-        start, index = starts[bisect.bisect_left([line for line, _ in starts], first) - 1]
-        rule = rules[code]
-        texts = words.get("what", rule.title), words.get("instead", rule.fix)
-        title, fix = (text.replace("``", "`") for text in texts)
-        findings[code, first, column] = LintFinding(
-            path, first - start, column, index, code, rule.severity, title, fix
-        )
-    return sorted(findings.values(), key=lambda found: (found.cell or 0, found.line, found.column))
-
-
-def _parse(source: str, notebook: bool) -> ast.Module:
+def _parse(source: str | bytes, notebook: bool) -> Any:
     """Parse without running. A notebook cell may use ``await``, and magics."""
     flags = ast.PyCF_ONLY_AST | (ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if notebook else 0)
+    parse: Any = functools.partial(compile, filename="", mode="exec", flags=flags)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the source that is read: "\d" and the like
         try:
-            tree = compile(source, "<source>", "exec", flags, dont_inherit=True)
+            return parse(source)
         except SyntaxError:
-            if not notebook:
+            if not isinstance(source, str) or not notebook:
                 raise
-            tree = compile(_without_magics(source), "<source>", "exec", flags, dont_inherit=True)
-    assert isinstance(tree, ast.Module)
-    return tree
+            return parse(_without_magics(source))
 
 
 def _without_magics(source: str) -> str:
     """A cell as Python: by IPython where it is installed, else without the lines of magics."""
-    start = re.match(r"\s*%%(\w+)[^\n]*", source)
-    if start and start[1] not in ("time", "timeit", "capture", "prun"):
+    source = textwrap.dedent(re.sub(r"\A(\s*)%%(time|timeit|capture|prun)\b.*", r"\1", source))
+    if source.lstrip().startswith("%%"):
         return ""
-    source = "\n" * start[0].count("\n") + source[start.end() :] if start else source
-    source = textwrap.dedent(source)
     try:
         from IPython.core.inputtransformer2 import TransformerManager
     except ImportError:
@@ -495,80 +400,48 @@ def _without_magics(source: str) -> str:
     return "\n" * empty + str(TransformerManager().transform_cell(source))  # type: ignore[no-untyped-call]
 
 
-def lint_file(path: Path, unread: list[str] | None = None) -> list[LintFinding]:
-    """Lint a ``.py`` or ``.ipynb`` file; why one cannot be read is added to ``unread``."""
-    name, notes = str(path), [] if unread is None else unread
-    try:
-        data = path.read_bytes()
-        if not _concerns(data):
-            return []
-        if path.suffix == ".ipynb":
-            return _lint_notebook(data.decode("utf-8-sig"), name, notes)
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = io.StringIO(data.decode(encoding), newline=None).read()
-    except (OSError, SyntaxError, UnicodeDecodeError, LookupError) as error:
-        notes.append(f"{name}: {error}")
-        return []
-    return _lint_cells([(None, text)], name, notes)
-
-
-def lint_paths(paths: Iterable[str | os.PathLike[str]]) -> Report:
+def lint_paths(paths: str | Path | Iterable[str | Path]) -> Report:
     """Lint files, and all ``.py`` and ``.ipynb`` files of folders.
 
     Folders are not entered through symbolic links, so that a loop ends. Hidden folders, virtual
     environments and the like are left out.
 
     Args:
-        paths: files and folders.
+        paths: files and folders, or one of them.
 
     Returns:
         A :class:`Report`.
-
-    Raises:
-        TypeError: ``paths`` is no list, or holds what is no path.
     """
-    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
-        told = f"paths must be a list of files and folders, but is a {type(paths).__name__}"
-        raise TypeError(f"{told}: write [path].")
     findings: list[LintFinding] = []
     unread: list[str] = []
     unusable: list[str] = []
-    files: dict[str, Path] = {}
-    for given in paths:
-        if not isinstance(given, str | os.PathLike):
-            raise TypeError(f"paths must hold str or paths, but hold a {type(given).__name__}.")
-        path = Path(given)
-        if str(given) and os.path.isdir(path):
-            found = list(_python_files(path, unread))
-        else:
-            found = [path] if path.suffix in (".py", ".ipynb") and os.path.isfile(path) else []
+    files: dict[str, str] = {}
+    for given in [paths] if isinstance(paths, str | Path) else paths:
+        found = list(_programs(str(given), unread))
         if not found:
             unusable.append(str(given) or "''")
-        for file in found:
-            files.setdefault(os.path.realpath(file), file)
-    skipped = 0
-    for file in files.values():
-        before = len(unread)
-        findings += lint_file(file, unread)
-        skipped += any(": cell " not in note for note in unread[before:])
+        for path in found:
+            files.setdefault(os.path.realpath(path), path)
+    walked = len(unread)
+    for path in files.values():
+        try:
+            findings += lint_source(Path(path).read_bytes(), path, unread)
+        except OSError as error:
+            unread.append(f"{path}: {error}")
+    skipped = sum(": cell " not in note for note in unread[walked:])
     return Report(tuple(findings), len(files) - skipped, tuple(unread), tuple(unusable))
 
 
-def _python_files(folder: Path, unread: list[str]) -> Iterator[Path]:
+def _programs(path: str, unread: list[str]) -> Iterator[str]:
     """Yield the files of a folder; note in ``unread`` which folders may not be read."""
-    for root, folders, names in os.walk(folder, onerror=lambda e: unread.append(str(e))):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name not in SKIPPED
-            and not os.path.exists(os.path.join(root, name, "pyvenv.cfg"))
-        )
-        for name in sorted(names):
-            path = Path(root, name)
-            wanted = name.endswith((".py", ".ipynb")) and not name.startswith(".")
-            if wanted and os.path.isfile(path):
-                yield path
+    if os.path.isfile(path) and path.endswith(SUFFIXES):
+        yield path
+    onerror = (lambda error: unread.append(str(error))) if os.path.isdir(path) else None
+    for root, folders, names in os.walk(path, onerror=onerror):
+        venvs = {n for n in folders if os.path.exists(os.path.join(root, n, "pyvenv.cfg"))}
+        folders[:] = sorted(n for n in set(folders) - venvs - SKIPPED if not n.startswith("."))
+        wanted = (n for n in sorted(names) if n.endswith(SUFFIXES) and not n.startswith("."))
+        yield from filter(os.path.isfile, (os.path.join(root, name) for name in wanted))
 
 
 # What is printed ----------------------------------------------------------------------------------
@@ -582,13 +455,12 @@ def printable(text: str) -> str:
 def as_text(report: Report) -> str:
     """For people: a line for each place, and under it what to write instead."""
     lines = [
-        line
+        f"{printable(f.place)}: {f.severity} {f.code}: {f.message}\n    fix: {f.fix}"
         for f in report.findings
-        for line in (f"{f.place}: {f.severity} {f.code}: {f.message}", f"    fix: {f.fix}")
     ]
     files = f"{report.files} file{'s' * (report.files != 1)} read"
     found = f"{len(report.findings)} finding{'s' * (len(report.findings) != 1)}"
-    return "\n".join([*map(printable, lines), f"{files}, {found}."])
+    return "\n".join([*lines, f"{files}, {found}."])
 
 
 def as_json(report: Report) -> str:
@@ -598,19 +470,11 @@ def as_json(report: Report) -> str:
 
 def as_github(report: Report) -> str:
     """For GitHub Actions: a workflow command for each place, which marks it in the pull request."""
-
-    def escaped(text: str, more: str = "") -> str:
-        text = text.encode(errors="backslashreplace").decode()
-        for character in "%\r\n" + more:
-            text = text.replace(character, f"%{ord(character):02X}")
-        return text
-
-    return "\n".join(
-        f"::{f.severity} file={escaped(f.path, ':,')},line={f.line if f.cell is None else 1},"
-        f"col={f.column},title={escaped(f.code, ':,')}::"
-        + escaped(
-            f"{'' if f.cell is None else f'cell {f.cell}, line {f.line}: '}{f.message}. "
-            f"Fix: {f.fix}"
-        )
-        for f in report.findings
-    )
+    lines = []
+    for f in report.findings:
+        path = printable(f.path).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+        line, cell = (f.line, "") if f.cell is None else (1, f"cell {f.cell}, line {f.line}: ")
+        told = f"{cell}{f.message}. Fix: {f.fix}".replace("%", "%25")
+        place = f"file={path},line={line},col={f.column},title={f.code}"
+        lines.append(f"::{f.severity} {place}::{told}")
+    return "\n".join(lines)
