@@ -15,6 +15,7 @@ comes from the package sphinx-revealjs; its fonts and themes are not used.
 
 import ast
 import builtins
+import contextlib
 import html
 import importlib.util
 import pathlib
@@ -36,7 +37,7 @@ ROOM = 1120  # pixels of a slide for a line of code or a table
 LARGEST, SMALLEST = 28, 18  # font sizes of code and output, in pixels
 COLUMNS = 76  # characters of a line of code or output
 HEADING, QUESTION, BOX = 150, 62, 36  # heights: what is above and below, a line, a frame
-FIGURE = 560  # height of a figure with its caption
+FIGURE = 520  # height of a figure with its caption
 GAP, ROW = 17, 9  # pixels between two columns and two rows of an alignment table
 FILES = ["dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE"]
 STYLE = "github-light-high-contrast"
@@ -65,6 +66,14 @@ Reveal.initialize({{
   width: {width}, height: {height}, margin: 0, center: false, hash: true, transition: "none",
   slideNumber: "c/t", maxScale: 3, plugins: [RevealNotes]
 }});
+function fit() {{  // what is too large for its slide becomes smaller as a whole
+  const box = Reveal.getCurrentSlide().querySelector(".fit");
+  box.style.zoom = 1;
+  const over = Math.max(box.scrollHeight / {height_room}, box.scrollWidth / {width_room});
+  if (over > 1) box.style.zoom = 1 / over;
+}}
+Reveal.on("ready", fit);
+Reveal.on("slidechanged", fit);
 </script>
 </body>
 </html>
@@ -111,7 +120,7 @@ def render(text):
 def first_sentence(text):
     """Return the first sentence of a Markdown text, if it starts with one."""
     paragraph = text.strip().split("\n\n")[0]
-    if paragraph.startswith(("- ", "| ", "#", "```", "<")):
+    if paragraph.startswith(("- ", "| ", "#", "```", "<", "**Predict.**")):
         return ""
     sentence = re.split(r"(?<=[.:?])\s+(?=[A-Z`\"(])", paragraph)[0].replace("\n", " ")
     return "" if sentence.endswith(":") else sentence
@@ -129,6 +138,10 @@ def asked(text):
 
 def statements(source):
     """Return the top-level statements of a cell, without assertions, each with its own text."""
+    nested = re.sub(r"^ +assert .*\n?", "", source, flags=re.M)
+    with contextlib.suppress(SyntaxError):  # a block of assertions alone stays
+        ast.parse(nested)
+        source = nested
     body = ast.parse(source).body
     return [(n, ast.get_source_segment(source, n)) for n in body if not isinstance(n, ast.Assert)]
 
@@ -196,7 +209,7 @@ def table(content):
         ]
         sizes.append(font_size([max(column) for column in zip(*rows, strict=True)], GAP))
     lines = content.count("<tr") + content.count("<caption") + content.count("<p") + 1
-    size = min(*sizes, int(((HEIGHT - HEADING) / lines - ROW) / 1.25))
+    size = max(SMALLEST, min(*sizes, int(((HEIGHT - HEADING) / lines - ROW) / 1.25)))
     height = lines * (1.25 * size + ROW)
     return f'<div class="alignment" style="font-size:{size}px">{content}</div>', height
 
@@ -251,7 +264,7 @@ def code_slide(section, above, source, cell, reads):
     def largest(room, *parts):
         lines = sum(len(part.splitlines()) for part in parts)
         width = font_size([max(map(longest, parts), default=0)])
-        return min(width, int(room / (1.3 * lines))) if lines else LARGEST
+        return max(SMALLEST - 4, min(width, int(room / (1.3 * lines)))) if lines else LARGEST
 
     def shown(size, step):
         body = "".join(
@@ -288,7 +301,8 @@ def deck(notebook):
                 r"### (Exercise \d) \((\w+), (\d+ minutes)\)\n+(.*)", cell.source, re.S
             ):
                 name, level, time, task = exercise.groups()
-                stub = highlighted(wrapped(after.source), SMALLEST + 2)
+                stub = wrapped(statements(after.source)[0][1])
+                stub = highlighted(stub, min(SMALLEST + 2, font_size([longest(stub)])))
                 slides.append([f"<h2>{name}: {time}</h2>{render(task)}{stub}", f"It is {level}."])
             elif cell.source.startswith("## Summary"):
                 slides.append([render(cell.source), ""])
@@ -323,8 +337,13 @@ def page(notebook, name):
         notes = re.sub(r"^#+ .*$|<details>.*?</details>", "", notes, flags=re.M | re.S).strip()
         aside = f'<aside class="notes">{render(notes)}</aside>' if notes else ""
         lesson = f'<p class="lesson">{name[:2]} {called}</p>' if number else ""
-        sections.append(f'<section class="{kind}">{body}{lesson}{aside}</section>')
-    return PAGE.format(title=called, slides="\n".join(sections), width=WIDTH, height=HEIGHT)
+        sections.append(
+            f'<section class="{kind}"><div class="fit">{body}</div>{lesson}{aside}</section>'
+        )
+    return PAGE.format(
+        title=called, slides="\n".join(sections), width=WIDTH, height=HEIGHT,
+        height_room=HEIGHT - 84, width_room=WIDTH - 118,
+    )  # fmt: skip
 
 
 def build(out):
