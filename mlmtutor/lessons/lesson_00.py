@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def check_environment() -> bool:
     """Print one line when all is well, otherwise a line for each thing that is missing.
 
-    The packages and their ranges are read from the installed metadata of mlmtutor, those that
-    JupyterLab needs included, and the files of the embedded model are compared with their SHA-256.
+    The packages and their ranges are read from the installed metadata of mlmtutor, those that a
+    lesson needs for ``Trainer`` included, and the files of the embedded model are compared with their SHA-256.
 
     Returns:
         Whether everything that a lesson needs is there.
@@ -34,8 +34,8 @@ def check_environment() -> bool:
         problem = _problem(requirement)
         if problem and not extra:
             wrong.append(f"FAIL: {problem}")
-        elif problem and extra and extra.group(1) == "lab":
-            print(f"missing, for JupyterLab or `Trainer`: {problem}")
+        elif problem and extra and extra.group(1) == "lab" and requirement.name != "jupyterlab":
+            print(f"missing: {problem}")
     try:
         verify_files(TUTOR_FOLDER)
     except (OSError, ValueError) as error:

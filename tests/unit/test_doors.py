@@ -38,8 +38,8 @@ def test_plans_have_the_length_that_they_promise():
         assert re.search("closing|what next", rows[-1][1])
 
 
+@pytest.mark.slow  # it makes decks, with packages of the site
 def test_plans_give_a_lesson_the_minutes_that_it_states():
-    pytest.importorskip("markdown_it")
     from tools.slides import deck
 
     checked = 0

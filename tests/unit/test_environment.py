@@ -18,7 +18,7 @@ def test_check_environment_prints_one_line_when_all_is_well(capsys):
     [
         ("torch", "2.0.1", False, "FAIL: torch 2.0.1 is here, >=2.6 is needed: pip install"),
         ("transformers", None, False, "FAIL: transformers: pip install 'transformers"),
-        ("accelerate", None, True, "missing, for JupyterLab or `Trainer`: accelerate: pip install"),
+        ("accelerate", None, True, "missing: accelerate: pip install"),
     ],
 )
 def test_check_environment_says_what_is_wrong_with_its_cure(
