@@ -48,7 +48,7 @@ lint:  ## ruff (py and ipynb), ruff format, mypy, codespell
 site:  ## Build the site from the stored lessons into build/site
 	$(setup) site
 	$(py) -m sphinx -W --keep-going -q -b html docs build/site
-	@echo "open build/site/index.html; its explorer needs a server:"
+	@echo "open build/site/index.html; a sentence of your own in its explorer needs a server:"
 	@echo "  $(py) -m http.server --bind 127.0.0.1 --directory build/site"
 
 slides:  ## Make slides from the lessons into build/slides
