@@ -213,6 +213,13 @@ def test_exercise_stands_unsolved(path):
             assert any(text.startswith("✓") for text in stored.output_texts(cell)), cell.id
 
 
+@every_lesson
+def test_every_link_leads_to_a_file(path):
+    for cell in stored.prose(stored.read(path)):
+        for target in re.findall(r"\]\(([^)#\s]+)", cell.source):
+            assert target.startswith("http") or (path.parent / target).exists(), target
+
+
 def test_every_question_is_answered_in_a_section_and_listed():
     assert set(lessons.answers()) == set(lessons.questions())
     index = (stored.ROOT / "notebooks" / "questions.md").read_text("utf-8")
