@@ -175,18 +175,9 @@ class Case:
             if isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor):
                 value = torch.stack(list(value))
             result = torch.as_tensor(value).detach()
-            for wrong, reason in (
-                (result.is_meta, "it is on the meta device, which holds no values"),
-                (result.is_nested, "it is a nested tensor, whose rows have different lengths"),
-                (result.layout is not torch.strided, "it is sparse: use .to_dense()"),
-                (result.is_quantized, "it is quantised: use .int_repr() or .dequantize()"),
-                (
-                    result.is_floating_point() and result.element_size() == 1,
-                    f"{result.dtype} is a dtype for storage, with which torch cannot count",
-                ),
-            ):
-                if wrong:
-                    raise TypeError(reason)
+            dense = result.layout is torch.strided and not (result.is_meta or result.is_nested)
+            if not dense or result.is_quantized or "float8" in str(result.dtype):
+                raise TypeError("it is not a dense tensor of plain numbers")
             return result.cpu()
         except Exception as error:
             self.unread[key] = str(error).split("\n")[0] or type(error).__name__
@@ -289,18 +280,17 @@ class Case:
         return mask.expand_as(ids)
 
     def _visible_in_block_mask(self, sees: Any) -> Any:
-        """What a ``BlockMask`` lets see: itself first, then whatever else is asked for."""
+        """What the text may see by a ``BlockMask``: mostly each token itself, so few are asked."""
         rows, length = self.input_ids.shape
         row, key = (torch.arange(n) for n in (rows, length))
+        pads = self.input_ids == (-1 if self.pad_id is None else self.pad_id)
         try:
             visible = sees(row[:, None], 0, key, key).expand(rows, length).clone()
-            for at, column in (~visible).nonzero().tolist():
-                visible[at, column] = bool(sees(row[at], 0, key, key[column]).any())
+            for at, column in (~visible | pads).nonzero().tolist():
+                visible[at, column] = bool(sees(row[at], 0, key[~pads[at]], key[column]).any())
         except Exception as error:
             self.unread["attention_mask"] = f"its mask_mod raised {type(error).__name__}"
             return None
-        if self.pad_id is not None:  # a block of padding sees itself, and nobody else sees it
-            visible = visible & (self.input_ids != self.pad_id)
         return visible
 
     @cached_property

@@ -439,7 +439,8 @@ def _padding_attended(case: Case) -> Problem | None:
     Symptom: the answers for a text change with the length of its neighbours.
     Source: transformers#16136; namiyousef/argument-mining#30.
     """
-    pads = case.original == case.pad_id
+    pads = case.original == case.pad_id  # at an end of the row: others were drawn at random
+    pads = pads.int().cumprod(dim=1).bool() | pads.flip(1).int().cumprod(dim=1).flip(1).bool()
     where = pads if case.visible is None else pads & case.visible
     missing = case.raw("attention_mask") is None
     if case.pad_means_more or not where.any() or (case.visible is None and not missing):

@@ -256,7 +256,7 @@ def _label_hidden(case: Case) -> Problem | str | None:
     if not where.any() or (_astray(case) and (case.masked & case.visible & ~case.scored).any()):
         return None
     pads = case.padding if case.pad_id is None else case.input_ids == case.pad_id
-    at_masks = case.masked.any() and torch.equal(~case.visible & ~pads | case.masked, case.masked)
+    at_masks = torch.equal(~case.visible & ~pads, case.masked)
     return Problem(
         f"attention_mask is 0 at {counted(where, 'scored position', 'scored positions')}"
         + (": it is 0 exactly at the mask tokens, but it says what is padding" if at_masks else ""),

@@ -538,7 +538,7 @@ RANDOM = {
 }
 KNOWS = {"policy": MaskingPolicy()}
 DEFECTS = [
-    *(Defect("labels-misnamed", renamed(name)) for name in ("masked_lm_labels", "lm_labels", "lables")),
+    *(Defect("labels-misnamed", renamed(name), name=name) for name in ("masked_lm_labels", "lm_labels", "lables")),
     Defect("labels-missing", lambda b: {"input_ids": b.original}),
     Defect("dtype", lambda b: labelled(b, b.batch["labels"].float()), name="float labels"),
     Defect("dtype", lambda b: labelled(b, b.chosen), name="bool labels"),
