@@ -292,7 +292,8 @@ def require_like(found: Any, right: Any, names: tuple[str, ...], hint: str) -> N
             )
         if found.shape != right.shape:
             raise WrongAnswer(
-                f"Your {name} has shape {tuple(found.shape)}, not {tuple(right.shape)}. {hint}".rstrip()
+                f"Your {name} has shape {tuple(found.shape)}, not {tuple(right.shape)}. "
+                f"{hint}".rstrip()
             )
         if found.dtype != right.dtype:
             raise WrongAnswer(f"Your {name} has dtype {found.dtype}, not {right.dtype}.")

@@ -15,7 +15,8 @@ def check_environment() -> bool:
     """Print one line when all is well, otherwise a line for each thing that is missing.
 
     The packages and their ranges are read from the installed metadata of mlmtutor, those that a
-    lesson needs for ``Trainer`` included, and the files of the embedded model are compared with their SHA-256.
+    lesson needs for ``Trainer`` included, and the files of the embedded model are compared with
+    their SHA-256.
 
     Returns:
         Whether everything that a lesson needs is there.
