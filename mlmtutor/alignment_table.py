@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mlmtutor._html import CELL, HEADER, STYLES, printable
+from mlmtutor._validate import require_same_shape
 from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.loss import masked_lm_loss
 
@@ -75,17 +76,14 @@ class Alignment:
 
     def _repr_html_(self) -> str:
         """Return tables with inline styles only, which an untrusted notebook keeps."""
-        summary = html.escape(self.summary)
         if len(self.blocks) == 1:
-            return _scrolling(_table(self.blocks[0], summary, "bottom"))
-        parts = [
-            _table(block, html.escape(block.title), "top")
-            if block.lines
-            else f'<p style="margin:6px 0;opacity:.72;">{html.escape(block.title)}</p>'
-            for block in self.blocks
-        ]
-        parts.append(f'<p style="margin:6px 0;">{summary}</p>')
-        return _scrolling("".join(parts))
+            content = _table(self.blocks[0], self.summary, "bottom")
+        else:
+            content = "".join(
+                _table(block, block.title, "top") if block.lines else _note(block.title, "muted")
+                for block in self.blocks
+            ) + _note(self.summary, "plain")
+        return f'<div style="overflow-x:auto;">{content}</div>'
 
 
 def alignment(
@@ -141,59 +139,37 @@ def alignment(
             f"tokenizer must be that of the model, but is a {type(tokenizer).__name__}: "
             "load_tutor() returns one, and AutoTokenizer.from_pretrained(...) does."
         )
-    ids = _integers("input_ids", batch["input_ids"])
-    if ids.ndim not in (1, 2):
-        raise ValueError(
-            f"input_ids must have shape (n,) or (batch, n), but has {tuple(ids.shape)}."
-        )
-    checked = {
-        name: None if batch.get(name) is None else _integers(name, batch[name])
-        for name in ("labels", "attention_mask")
+    given = {
+        name: _integers(name, batch[name])
+        for name in ("input_ids", "labels", "attention_mask")
+        if name == "input_ids" or batch.get(name) is not None
     }
-    for name, tensor in checked.items():
-        if tensor is not None and tensor.shape != ids.shape:
-            raise ValueError(
-                f"{name} must have the shape of input_ids, {tuple(ids.shape)}, but has "
-                f"{tuple(tensor.shape)}: one value for each position, special tokens included."
-            )
-    if logits is not None and checked["labels"] is None:
-        raise ValueError("logits were given without labels: -log p(label) needs both.")
+    shape = given["input_ids"].shape
+    if len(shape) not in (1, 2):
+        raise ValueError(f"input_ids must have shape (n,) or (batch, n), but has {tuple(shape)}.")
+    for name, tensor in given.items():
+        cause = "one value for each position, special tokens included."
+        require_same_shape(name, tensor, "input_ids", shape, cause)
+    vocabulary = len(tokenizer)
     if logits is not None:
-        _check_logits(logits)
-    if logits is not None and tuple(logits.shape[:-1]) != tuple(ids.shape):
-        raise ValueError(
-            f"logits must have shape {(*ids.shape, 'V')}, one row for each position, but have "
-            f"{tuple(logits.shape)}: did you pass logits of one sentence with ids of a batch?"
-        )
+        if "labels" not in given:
+            raise ValueError("logits were given without labels: -log p(label) needs both.")
+        _check_logits(logits, shape)
+        vocabulary = logits.shape[-1]
+        given["loss"] = _negative_log_probability(logits.detach(), given["labels"])
 
-    shape = (1, *ids.shape) if ids.ndim == 1 else tuple(ids.shape)
-    ids2 = ids.reshape(shape)
-    labels2 = None if checked["labels"] is None else checked["labels"].reshape(shape)
-    mask2 = None if checked["attention_mask"] is None else checked["attention_mask"].reshape(shape)
-    vocabulary = len(tokenizer) if logits is None else logits.shape[-1]
-    nll = None
-    if logits is not None and labels2 is not None:
-        nll = _negative_log_probability(logits.detach().reshape(*shape, vocabulary), labels2)
-
+    is_batch = len(shape) == 2
+    rows = {name: torch.atleast_2d(tensor) for name, tensor in given.items()}
     blocks: list[Block] = []
-    has_rows = ids.ndim == 2
-    for row in range(min(len(ids2), MOST_ROWS)):
-        lines = _lines(
-            tokenizer,
-            ids2[row].tolist(),
-            None if labels2 is None else labels2[row].tolist(),
-            None if mask2 is None else mask2[row].tolist(),
-            None if nll is None else nll[row].tolist(),
-            vocabulary,
-        )
-        blocks += _blocks(f"row {row}, " if has_rows else "", lines, ids2.shape[1], labels2, row)
-    if len(ids2) > MOST_ROWS:
-        count = "" if labels2 is None else f", {_scored(labels2[MOST_ROWS:])} scored"
-        rows = len(ids2) - MOST_ROWS
-        positions = ids2[MOST_ROWS:].numel()
-        blocks.append(Block(f"… {rows} more rows are folded: {positions} positions{count} …"))
-    summary, loss = _summary(labels2, nll, vocabulary, has_rows)
-    return Alignment(tuple(blocks), summary, 0 if labels2 is None else _scored(labels2), loss)
+    for i in range(min(len(rows["input_ids"]), MOST_ROWS)):
+        row = {name: tensor[i] for name, tensor in rows.items()}
+        blocks += _blocks(f"row {i}, " if is_batch else "", row, tokenizer, vocabulary)
+    if (more := len(rows["input_ids"]) - MOST_ROWS) > 0:
+        rest = {name: tensor[MOST_ROWS:] for name, tensor in rows.items()}
+        blocks.append(_folded(f"{more} more rows", rest))
+    labels = rows.get("labels")
+    summary, loss = _summary(labels, rows.get("loss"), vocabulary, is_batch)
+    return Alignment(tuple(blocks), summary, 0 if labels is None else _scored(labels), loss)
 
 
 def _integers(name: str, value: Any) -> torch.Tensor:
@@ -209,10 +185,15 @@ def _integers(name: str, value: Any) -> torch.Tensor:
     return tensor.cpu().long()
 
 
-def _check_logits(logits: torch.Tensor) -> None:
+def _check_logits(logits: torch.Tensor, shape: torch.Size) -> None:
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise TypeError(f"logits must be a tensor of floats, but are {kind}: pass output.logits.")
+    if logits.shape[:-1] != shape:
+        raise ValueError(
+            f"logits must have shape {(*shape, 'V')}, one row for each position, but have "
+            f"{tuple(logits.shape)}: did you pass logits of one sentence with ids of a batch?"
+        )
 
 
 def _scored(labels: torch.Tensor) -> int:
@@ -228,57 +209,70 @@ def _negative_log_probability(logits: torch.Tensor, labels: torch.Tensor) -> tor
     return out
 
 
-def _lines(
-    tokenizer: Any,
-    ids: list[int],
-    labels: list[int] | None,
-    mask: list[int] | None,
-    nll: list[float] | None,
-    vocabulary: int,
-) -> list[tuple[str, list[Cell]]]:
-    """Return the lines of one sentence: name and one cell for each position."""
-    special = set(tokenizer.all_special_ids)
-    tokens = []
-    for i, token_id in enumerate(ids):
-        label = None if labels is None else labels[i]
-        changed = label is not None and 0 <= label < vocabulary and label != token_id
-        if changed or token_id == tokenizer.mask_token_id:
-            style = "replaced"
-        else:
-            style = "special" if token_id in special else "plain"
-        tokens.append(Cell(_token(tokenizer, token_id), style))
-    lines = [
-        ("position", [Cell(str(i), "muted") for i in range(len(ids))]),
-        ("token", tokens),
-        ("input_ids", [Cell(str(i)) for i in ids]),
-    ]
-    if mask is not None:
-        lines.append(("attention_mask", [Cell(str(m), "plain" if m else "muted") for m in mask]))
-    if labels is None:
-        return lines
-    label_cells, scored_cells = [], []
-    for label in labels:
-        if label == IGNORE_INDEX:
-            label_cells.append(Cell(str(label), "muted"))
-            scored_cells.append(Cell("·", "muted"))
-        elif 0 <= label < vocabulary:
-            label_cells.append(Cell(str(label), "scored"))
-            scored_cells.append(Cell(f"✓ {_token(tokenizer, label)}", "strong"))
-        else:
-            label_cells.append(Cell(str(label), "error"))
-            scored_cells.append(Cell("✗ not an id", "strong"))
-    lines += [("labels", label_cells), ("scored", scored_cells)]
-    if nll is not None:
-        lines.append(
-            (
-                "−log p(label)",
-                [
-                    Cell(f"{value:.2f}" if 0 <= label < vocabulary else "", "strong")
-                    for value, label in zip(nll, labels, strict=True)
-                ],
-            )
-        )
-    return lines
+def _blocks(
+    prefix: str, row: dict[str, torch.Tensor], tokenizer: Any, vocabulary: int
+) -> list[Block]:
+    """Cut one sentence into blocks of 12 positions, fewer of wide ones, and fold a long middle."""
+    length = len(row["input_ids"])
+    spans = [(0, length)] if length <= LONGEST else [(0, HEAD), (length - TAIL, length)]
+    blocks = []
+    for first, last in spans:
+        if first:
+            middle = {name: tensor[HEAD:first] for name, tensor in row.items()}
+            blocks.append(_folded(f"{prefix}positions {HEAD} to {first - 1}", middle))
+        parts: list[list[dict[str, Cell]]] = []
+        width = WIDEST
+        for position in range(first, last):
+            values = {name: tensor[position].item() for name, tensor in row.items()}
+            cells = _cells(position, values, tokenizer, vocabulary)
+            needed = 2 + max(len(cell.text) for cell in cells.values())
+            if width + needed > WIDEST or len(parts[-1]) == BLOCK:
+                parts.append([])
+                width = 0
+            parts[-1].append(cells)
+            width += needed
+        for part in parts:
+            start, end = part[0]["position"].text, part[-1]["position"].text
+            lines = tuple((name, tuple(cells[name] for cells in part)) for name in part[0])
+            blocks.append(Block(f"{prefix}positions {start} to {end}", lines))
+    return blocks
+
+
+def _folded(what: str, part: dict[str, torch.Tensor]) -> Block:
+    """Return the note on positions that aren't shown."""
+    scored = f", {_scored(part['labels'])} scored" if "labels" in part else ""
+    return Block(f"… {what} are folded: {part['input_ids'].numel()} positions{scored} …")
+
+
+def _cells(
+    position: int, values: dict[str, Any], tokenizer: Any, vocabulary: int
+) -> dict[str, Cell]:
+    """Return what stands at one position, under the names of the lines."""
+    token_id, label = values["input_ids"], values.get("labels")
+    is_id = label is not None and 0 <= label < vocabulary
+    if token_id == tokenizer.mask_token_id or (is_id and label != token_id):
+        style = "replaced"
+    else:
+        style = "special" if token_id in tokenizer.all_special_ids else "plain"
+    cells = {
+        "position": Cell(str(position), "muted"),
+        "token": Cell(_token(tokenizer, token_id), style),
+        "input_ids": Cell(str(token_id)),
+    }
+    if (attended := values.get("attention_mask")) is not None:
+        cells["attention_mask"] = Cell(str(attended), "plain" if attended else "muted")
+    if label is None:
+        return cells
+    if label == IGNORE_INDEX:
+        style, scored = "muted", Cell("·", "muted")
+    elif is_id:
+        style, scored = "scored", Cell(f"✓ {_token(tokenizer, label)}", "strong")
+    else:
+        style, scored = "error", Cell("✗ not an id", "strong")
+    cells |= {"labels": Cell(str(label), style), "scored": scored}
+    if "loss" in values:
+        cells["−log p(label)"] = Cell(f"{values['loss']:.2f}" if is_id else "", "strong")
+    return cells
 
 
 def _token(tokenizer: Any, token_id: int) -> str:
@@ -287,99 +281,57 @@ def _token(tokenizer: Any, token_id: int) -> str:
     return "(no token)" if token is None else printable(token)
 
 
-def _blocks(
-    prefix: str,
-    lines: list[tuple[str, list[Cell]]],
-    length: int,
-    labels: torch.Tensor | None,
-    row: int,
-) -> list[Block]:
-    """Cut the lines of one sentence into blocks of 12 positions, and fold a long middle."""
-    spans = [(0, length)] if length <= LONGEST else [(0, HEAD), (length - TAIL, length)]
-    blocks = []
-    for first, last in spans:
-        if first:
-            folded = "" if labels is None else f", {_scored(labels[row, HEAD:first])} scored"
-            blocks.append(
-                Block(
-                    f"… {prefix}positions {HEAD} to {first - 1} are folded: "
-                    f"{first - HEAD} positions{folded} …"
-                )
-            )
-        start = first
-        while start < last:
-            stop = _end_of_block(lines, start, last)
-            columns = tuple((name, tuple(cells[start:stop])) for name, cells in lines)
-            blocks.append(Block(f"{prefix}positions {start} to {stop - 1}", columns))
-            start = stop
-    if not length:
-        blocks.append(Block(f"{prefix}empty", tuple((name, ()) for name, _ in lines)))
-    return blocks
-
-
-def _end_of_block(lines: list[tuple[str, list[Cell]]], start: int, last: int) -> int:
-    """Return where the block that begins at ``start`` ends: at 12 positions, or when it is wide."""
-    width = 0
-    for position in range(start, min(start + BLOCK, last)):
-        width += 2 + max(len(cells[position].text) for _, cells in lines)
-        if width > WIDEST and position > start:
-            return position
-    return min(start + BLOCK, last)
-
-
 def _summary(
-    labels: torch.Tensor | None, nll: torch.Tensor | None, vocabulary: int, batch: bool
+    labels: torch.Tensor | None, losses: torch.Tensor | None, vocabulary: int, is_batch: bool
 ) -> tuple[str, float | None]:
     """Return the sentence under the table, and the loss where there is one."""
     if labels is None:
         return "No labels: nothing is scored, and the model returns no loss.", None
-    scored = (labels != IGNORE_INDEX).nonzero().tolist()
-    of_all = f"{len(scored)} of {labels.numel()} positions"
-    wrong = labels[(labels != IGNORE_INDEX) & ((labels < 0) | (labels >= vocabulary))]
+    scored, count = labels != IGNORE_INDEX, _scored(labels)
+    of_all = f"{count} of {labels.numel()} positions"
+    wrong = labels[scored & ((labels < 0) | (labels >= vocabulary))]
     if len(wrong):
         return (
-            f"{of_all} {'has' if len(scored) == 1 else 'have'} a label, and there is no loss: "
+            f"{of_all} {'has' if count == 1 else 'have'} a label, and there is no loss: "
             f"label {int(wrong[0])} is neither -100 nor an id from 0 to {vocabulary - 1}. The "
             "model raises an IndexError.",
             None,
         )
-    text = f"{of_all} {'is' if len(scored) == 1 else 'are'} scored (✓)"
+    text = f"{of_all} {'is' if count == 1 else 'are'} scored (✓)"
     where = ""
-    if 0 < len(scored) <= 6:
-        places = [f"row {r} position {p}" if batch else str(p) for r, p in scored]
-        where = ", ".join(places)
-        if not batch:
-            where = ("position " if len(places) == 1 else "positions ") + where
-    if nll is None:
+    if 0 < count <= 6:
+        places = scored.nonzero().tolist()
+        if is_batch:
+            where = ", ".join(f"row {row} position {position}" for row, position in places)
+        else:
+            where = "position " if count == 1 else "positions "
+            where += ", ".join(str(position) for _, position in places)
+    if losses is None:
         return f"{text}: {where}." if where else f"{text}.", None
-    loss = float(nll[labels != IGNORE_INDEX].mean())
-    values = "1 value" if len(scored) == 1 else f"{len(scored)} values"
+    loss = float(losses[scored].mean())
+    values = "1 value" if count == 1 else f"{count} values"
     of = f" ({where})" if where else ""
     return f"{text}. loss = mean of {values}{of} = {loss:.2f}", loss
 
 
-def _scrolling(content: str) -> str:
-    return f'<div style="overflow-x:auto;">{content}</div>'
+def _note(text: str, style: str) -> str:
+    return f'<p style="margin:6px 0;{STYLES[style]}">{html.escape(text)}</p>'
 
 
 def _table(block: Block, caption: str, side: str) -> str:
-    """Return one block as an HTML table; ``caption`` is escaped already."""
+    """Return one block as an HTML table."""
     rows = []
     for name, cells in block.lines:
-        header = f'<th scope="row" style="{HEADER}opacity:.72;">{name}</th>'
         tag, scope = ("th", ' scope="col"') if name == "position" else ("td", "")
-        rows.append(
-            '<tr style="background:transparent;">'
-            + header
-            + "".join(
-                f'<{tag}{scope} style="{CELL}{STYLES[cell.style]}">{html.escape(cell.text)}</{tag}>'
-                for cell in cells
-            )
-            + "</tr>"
+        columns = "".join(
+            f'<{tag}{scope} style="{CELL}{STYLES[cell.style]}">{html.escape(cell.text)}</{tag}>'
+            for cell in cells
         )
+        header = f'<th scope="row" style="{HEADER}{STYLES["muted"]}">{name}</th>'
+        rows.append(f'<tr style="background:transparent;">{header}{columns}</tr>')
     return (
         '<table style="border-collapse:separate;border-spacing:3px 2px;border:0;margin:4px 0;'
         'table-layout:auto;width:auto;">'
         f'<caption style="caption-side:{side};text-align:left;padding:4px 0;'
-        f'color:inherit;">{caption}</caption><tbody>{"".join(rows)}</tbody></table>'
+        f'color:inherit;">{html.escape(caption)}</caption><tbody>{"".join(rows)}</tbody></table>'
     )
