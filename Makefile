@@ -37,6 +37,7 @@ test-all:  ## What make test leaves out: browser, site, slides, another checkpoi
 lessons:  ## Execute the lessons in place and refresh what is generated in them
 	$(setup) test
 	$(py) -m tools.lessons
+	$(py) -m tools.needs_nothing
 
 lint:  ## ruff (py and ipynb), ruff format, mypy, codespell
 	$(setup) lint

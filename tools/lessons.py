@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 from tools import atomic
 
-KEPT_CELL_METADATA = {"tags", "jupyter", "slideshow"}
+KEPT_CELL_METADATA = {"from", "jupyter", "slideshow", "tags"}
 GENERATED = {"quiz", "practice", "navigation", "lesson-table"}
 WORDS_A_MINUTE, LINES_A_MINUTE = 180, 10
 
