@@ -9,7 +9,6 @@ The figures are measured on the corpus of tests/doctor/corpus.py, with seeds tha
 
 import argparse
 import collections
-import inspect
 import pathlib
 import re
 import sys
@@ -36,12 +35,6 @@ OWNERS = {
 }
 
 
-def section(doc: str, name: str) -> str:
-    """The text after ``name:`` in a docstring, as one line."""
-    match = re.search(rf"{name}: (.*?)(?=\n\n|\n\w+: |\Z)", inspect.cleandoc(doc), re.DOTALL)
-    return " ".join(match.group(1).split()) if match else ""
-
-
 def linked(text: str) -> str:
     """Markdown with a link for each thread."""
 
@@ -61,15 +54,9 @@ def rows(rules: dict) -> list[str]:
         "| code | severity | what is wrong | symptom | source |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for item in rules.values():
-        doc = inspect.getdoc(item.function) or ""
-        cells = [
-            f"`{item.code}`",
-            item.severity,
-            linked(doc.split("\n\n")[0].replace("\n", " ")),
-            linked(section(doc, "Symptom")),
-            linked(section(doc, "Source").rstrip(".")),
-        ]
+    for rule in rules.values():
+        texts = (linked(text) for text in (rule.what, rule.symptom, rule.source))
+        cells = [f"`{rule.code}`", rule.severity, *texts]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

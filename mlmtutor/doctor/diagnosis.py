@@ -11,9 +11,9 @@ from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
+from mlmtutor.doctor import likely, placed, possible, readable, trainer
 from mlmtutor.doctor.facts import Case, Memory
 from mlmtutor.doctor.fixes import proven
-from mlmtutor.doctor.likely import policy_of  # fills the table, after those that it builds on
 from mlmtutor.doctor.rules import (
     ALPHA,
     RULES,
@@ -22,6 +22,7 @@ from mlmtutor.doctor.rules import (
     Finding,
     Problem,
     Rule,
+    own_rules,
     rule,
     run_rules,
 )
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+RULES.update(own_rules("batches", readable, possible, placed, likely))
+TRAINER_RULES.update(own_rules("trainers", trainer))
 
 
 def diagnose(
@@ -213,7 +217,9 @@ class CheckedCollator:
         self.tokenizer: Any = tokenizer
         self.batches: int = int(batches)
         self.model: Any = model
-        self.policy: MaskingPolicy | None = policy if policy is not None else policy_of(collator)
+        self.policy: MaskingPolicy | None = (
+            policy if policy is not None else likely.policy_of(collator)
+        )
         self._seen: list[Any] = []
         self._logged: set[str] = set()
         self._left: int = self.batches

@@ -3,6 +3,7 @@
 Rates and shares are tested against the recipe that the batch was made by: that of the collator, or
 ``policy=``. Without one they are told as an info, where no recipe in common use has them.
 """
+# ruff: noqa: D103  what each function looks for stands in rules.toml
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 
 from mlmtutor.doctor.facts import Case, Memory, get, most_common, starts
-from mlmtutor.doctor.placed import LABELS_LIE
 from mlmtutor.doctor.readable import SEEN
 from mlmtutor.doctor.rules import (
     ALPHA,
@@ -19,7 +19,6 @@ from mlmtutor.doctor.rules import (
     at_least,
     count_of,
     counted,
-    rule,
     too_few,
     too_many,
 )
@@ -75,20 +74,7 @@ def _rate(case: Case) -> float:
     return count_of(case.chosen) / max(1, count_of(case.maskable))
 
 
-@rule(
-    "whole-rows",
-    "warning",
-    needs=("labels",),
-    unless=(*LABELS_LIE, "nothing-labelled"),
-)
-def _whole_rows(case: Case) -> Problem | None:
-    """Each row is masked as a whole or not at all.
-
-    Symptom: most rows teach nothing, and the others leave nothing to predict from.
-    Source: ``_calc_word_ids_and_prob_mask`` of transformers: where the offsets of a tokenizer hold
-    the space before a word (DeBERTa, BigBird, RemBERT), ``whole_word_mask=True`` makes a row one
-    word; transformers#11768.
-    """
+def whole_rows(case: Case) -> Problem | None:
     text, chosen = case.maskable.sum(dim=1), case.chosen.sum(dim=1)
     whole = (chosen > 0.8 * text) & (text > 1)  # a sign at its end may be a word of its own
     if not whole.any() or not ((chosen == 0) & (text > 1)).any():
@@ -102,20 +88,7 @@ def _whole_rows(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "partial-word",
-    "warning",
-    needs=("whole_word", "labels", "tokenizer"),
-    unless=(*LABELS_LIE, "label-is-mask", "input-out-of-range", "whole-rows"),
-)
-def _partial_word(case: Case) -> Problem | str | None:
-    """Some pieces of a word are scored and some are not, where whole words were asked for.
-
-    Words are those of the tokenizer: the text is encoded again, and must give the same ids.
-
-    Symptom: the answer can be read off the pieces that are left.
-    Source: transformers#12998, transformers#11768.
-    """
+def partial_word(case: Case) -> Problem | str | None:
     words = case.words
     if not (words >= 0).any():
         return "this tokenizer does not say where a word begins"
@@ -140,20 +113,7 @@ def _partial_word(case: Case) -> Problem | str | None:
     )
 
 
-@rule(
-    "constant-replacement",
-    "error",
-    needs=("labels", "mask_id"),
-    unless=(*LABELS_LIE, "label-is-mask", "label-hidden", "padding-labelled", "one-answer"),
-)
-def _constant_replacement(case: Case) -> Problem | None:
-    """One id stands at all replaced positions: another mask token, or one random token for all.
-
-    A warning where the mask token stands at the others.
-
-    Symptom: a model that never saw its own mask token; or a loss that falls for one wrong word.
-    Source: transformers#3318; ``torch.randint(n, (1,))``, one draw for all positions.
-    """
+def constant_replacement(case: Case) -> Problem | None:
     changed = case.scored & ~case.kept & ~case.masked
     if count_of(changed) < 4:
         return None
@@ -188,18 +148,7 @@ def _constant_replacement(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "never-replaced",
-    "error",
-    needs=("labels",),
-    unless=(*LABELS_LIE, "label-is-mask", "label-hidden"),
-)
-def _never_replaced(case: Case) -> Problem | None:
-    """Positions are selected, but the model reads the answer at every one of them.
-
-    Symptom: the loss is close to 0 within a few steps; on real text the model copies.
-    Source: codertimo/BERT-pytorch#29 (``if prob < prob * 0.8`` is never true).
-    """
+def never_replaced(case: Case) -> Problem | None:
     chosen, policy = case.chosen, case.policy
     kept = 0.15 if policy is None else 1 - policy.mask - policy.random
     if not case.kept[chosen].all() or kept ** _draws(case) > ALPHA:
@@ -212,28 +161,7 @@ def _never_replaced(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "replacement-shares",
-    "warning",
-    needs=("labels", "mask_id"),
-    unless=(
-        *LABELS_LIE,
-        "label-is-mask",
-        "never-replaced",
-        "constant-replacement",
-        "mask-without-label",
-        "label-hidden",
-        "one-answer",
-    ),
-)
-def _replacement_shares(case: Case) -> Problem | None:
-    """[MASK], random and kept tokens come in other shares than the recipe has.
-
-    Without a known recipe an info, where no recipe in common use has them.
-
-    Symptom: a model that trains, but worse than its recipe promises.
-    Source: transformers#2858, transformers#10285; BERT, arXiv:1810.04805, appendix A.1.
-    """
+def replacement_shares(case: Case) -> Problem | None:
     chosen, policy = case.chosen, case.policy
     count, masked = count_of(chosen), count_of(chosen & case.masked)
     kept = count_of(chosen & case.kept & ~case.masked)
@@ -276,17 +204,6 @@ def _remask(policy: MaskingPolicy) -> str:
     return REMASK.replace("tokenizer)", f"tokenizer, policy=MaskingPolicy({rates}))")
 
 
-NO_RATE = (
-    *LABELS_LIE,
-    "foreign-mask",
-    "label-is-mask",
-    "nothing-labelled",
-    "mask-without-label",
-    "label-hidden",
-    "whole-rows",
-)
-
-
 def _rate_is_odd(case: Case, odd: Callable[..., bool], common: float) -> Problem | None:
     """The problem where the number of scored tokens, or whole words, is not that of the recipe."""
     chosen, text, policy = case.chosen, case.maskable, case.policy
@@ -307,46 +224,16 @@ def _rate_is_odd(case: Case, odd: Callable[..., bool], common: float) -> Problem
     )
 
 
-@rule("selection-low", "warning", needs=("labels", "tokenizer"), unless=NO_RATE)
-def _selection_low(case: Case) -> Problem | None:
-    """Fewer positions are scored than the recipe selects.
-
-    Without a known recipe an info, below any rate in common use.
-
-    Symptom: training is slow: most of each batch teaches nothing.
-    Source: arXiv:1810.04805 (15 %); arXiv:2202.08005 (40 %).
-    """
+def selection_low(case: Case) -> Problem | None:
     prompt = case.policy is None and case.is_cloze
     return None if prompt else _rate_is_odd(case, too_few, LOWEST_RATE)
 
 
-@rule("selection-high", "warning", needs=("labels",), unless=NO_RATE)
-def _selection_high(case: Case) -> Problem | None:
-    """More positions are scored than the recipe selects.
-
-    Without a known recipe an info, above any rate in common use but those of masked diffusion.
-
-    Symptom: too little text is left to predict from, or most answers are copied.
-    Source: arXiv:2202.08005 (40 %, and worse beyond).
-    """
+def selection_high(case: Case) -> Problem | None:
     return _rate_is_odd(case, too_many, HIGHEST_RATE)
 
 
-@rule(
-    "random-special",
-    "warning",
-    needs=("labels", "mask_id", "rows_out"),
-    unless=(*LABELS_LIE, "label-is-mask", "constant-replacement", "padding-labelled"),
-)
-def _random_special(case: Case) -> Problem | None:
-    """Random replacements are special tokens such as [PAD] or [SEP].
-
-    An info, not a warning, where there are no more than in draws from the whole vocabulary, as
-    the collator of transformers makes them.
-
-    Symptom: [PAD] or [SEP] in the middle of a sentence.
-    Source: transformers#15342.
-    """
+def random_special(case: Case) -> Problem | None:
     special_ids = case.special_ids[case.special_ids != case.mask_id].unique()
     random = case.scored & ~case.kept & ~case.masked
     where = random & torch.isin(case.input_ids, special_ids)
@@ -366,13 +253,7 @@ def _random_special(case: Case) -> Problem | None:
     )
 
 
-@rule("same-mask-rows", "warning", needs=("labels",), unless=(*LABELS_LIE, "nothing-labelled"))
-def _same_mask_rows(case: Case) -> Problem | None:
-    """One mask was drawn and used for every row.
-
-    Symptom: some positions are never learned from.
-    Source: transformers#5979, transformers#14284.
-    """
+def same_mask_rows(case: Case) -> Problem | None:
     text, chosen = case.maskable, case.chosen
     rows, count = text.sum(dim=0), chosen.sum(dim=0)
     if case.is_prompt or not chosen.any() or ((count > 0) & (count < rows)).any():
@@ -398,18 +279,7 @@ def _texts_that_come_again(case: Case, earlier: Memory) -> int:
     return positions
 
 
-@rule(
-    "same-mask-epochs",
-    "warning",
-    needs=("earlier", "labels"),
-    unless=(*LABELS_LIE, "nothing-labelled"),
-)
-def _same_mask_epochs(case: Case) -> Problem | None:
-    """A text that comes again has the same mask, or every batch has the same mask.
-
-    Symptom: the training loss goes on falling and the validation loss does not (static masking).
-    Source: transformers#5979, transformers#14284; RoBERTa, arXiv:1907.11692, section 4.1.
-    """
+def same_mask_epochs(case: Case) -> Problem | None:
     earlier: Any = case.earlier
     now = torch.where(case.maskable, case.scored.to(torch.int8), -1)
     places = 0 if case.is_prompt and earlier.is_prompt else earlier.agreeing(now) or 0
@@ -427,18 +297,7 @@ def _same_mask_epochs(case: Case) -> Problem | None:
     return None
 
 
-@rule(
-    "padding-attended",
-    "warning",
-    needs=("input_ids", "pad_id"),
-    unless=("label-hidden", "label-is-mask", "empty", "ignore-in-input", "not-a-batch"),
-)
-def _padding_attended(case: Case) -> Problem | None:
-    """The model reads padding: ``attention_mask`` is 1 there, or missing, which is an info.
-
-    Symptom: the answers for a text change with the length of its neighbours.
-    Source: transformers#16136; namiyousef/argument-mining#30.
-    """
+def padding_attended(case: Case) -> Problem | None:
     pads = case.original == case.pad_id  # at an end of the row: others were drawn at random
     pads = pads.int().cumprod(dim=1).bool() | pads.flip(1).int().cumprod(dim=1).flip(1).bool()
     where = pads if case.visible is None else pads & case.visible

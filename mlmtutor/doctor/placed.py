@@ -1,10 +1,10 @@
 """The third part of the table: do the labels stand where they should?"""
+# ruff: noqa: D103  what each function looks for stands in rules.toml
 
 from typing import Any
 
 import torch
 
-from mlmtutor.doctor import possible  # noqa: F401  its rules come first
 from mlmtutor.doctor.facts import Case, get, most_common
 from mlmtutor.doctor.readable import AT_MASKS, SEEN
 from mlmtutor.doctor.rules import (
@@ -14,12 +14,9 @@ from mlmtutor.doctor.rules import (
     at_least,
     count_of,
     counted,
-    rule,
     set_labels,
     too_many,
 )
-
-NO_LABELS = ("ignore-in-input", "labels-binary", "mask-is-unk")
 
 
 def _moved(values: torch.Tensor, step: int) -> torch.Tensor:
@@ -27,15 +24,7 @@ def _moved(values: torch.Tensor, step: int) -> torch.Tensor:
     return values.roll(-step, dims=1)
 
 
-@rule("shifted", "error", needs=("labels",), unless=NO_LABELS)
-def _shifted(case: Case) -> Problem | None:
-    """Each label belongs to another position: the next one, as in a causal model, or far away.
-
-    Judged by the neighbours that can be read, or by mask tokens that stand beside each label.
-
-    Symptom: the loss stays high; the model answers with the next token.
-    Source: transformers#5886; LLaVA#171.
-    """
+def shifted(case: Case) -> Problem | None:
     ids, labels, scored = case.input_ids, case.labels, case.scored
     count = count_of(scored)
     if count == 0:
@@ -96,13 +85,7 @@ def _other_side(case: Case, misfits: bool) -> Problem | None:
     return None
 
 
-@rule("inverted", "error", needs=("labels", "mask_id"), unless=(*NO_LABELS, "shifted"))
-def _inverted(case: Case) -> Problem | None:
-    """The labels are on the tokens that were not masked.
-
-    Symptom: the loss is close to 0 at once: nearly every answer can be copied.
-    Source: transformers#2946, transformers#3499; HF forum 2346.
-    """
+def inverted(case: Case) -> Problem | None:
     hidden = case.masked & ~case.scored
     shown = case.maskable & ~case.masked
     if not hidden.any() or (case.masked & case.scored).any():
@@ -119,18 +102,7 @@ def _inverted(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "everything-labelled",
-    "error",
-    needs=("labels",),
-    unless=(*NO_LABELS, "shifted", "inverted", "ignore-pad"),
-)
-def _everything_labelled(case: Case) -> Problem | None:
-    """Every position is scored, and the labels equal the ids: ``labels=input_ids``.
-
-    Symptom: a loss far too good (0.1 to 0.2) and an accuracy near 1 that mean copying.
-    Source: transformers#20797, lucidrains/mlm-pytorch#2, keras-bert#188.
-    """
+def everything_labelled(case: Case) -> Problem | None:
     text = case.maskable
     kept, count = count_of(case.kept & text), count_of(text)
     if not text.any() or not case.scored[text].all() or kept <= 0.5 * count:
@@ -164,16 +136,7 @@ def _everything_labelled(case: Case) -> Problem | None:
     )
 
 
-LABELS_LIE = (*NO_LABELS, "shifted", "inverted", "everything-labelled")
-
-
-@rule("label-is-mask", "error", needs=("labels", "mask_id"), unless=(*LABELS_LIE, "ignore-pad"))
-def _label_is_mask(case: Case) -> Problem | None:
-    """The answer is ``[MASK]`` itself: the labels were copied after masking, or never cloned.
-
-    Symptom: the loss falls to 0 and the model answers [MASK].
-    Source: wzzzd/pretrain_bert_with_maskLM#2; the example of SO 61470768 as retold on the web.
-    """
+def label_is_mask(case: Case) -> Problem | None:
     where = case.scored & (case.labels == case.mask_id)
     if not where.any():
         return None
@@ -216,13 +179,7 @@ def _padding_scored(case: Case) -> Any:
     return pads & hidden if case.pad_means_more else pads
 
 
-@rule("padding-labelled", "error", needs=("labels",), unless=(*LABELS_LIE, "label-is-mask"))
-def _padding_labelled(case: Case) -> Problem | None:
-    """Padding is scored. ``attention_mask`` does not prevent it: only -100 does.
-
-    Symptom: the loss depends on how much padding a batch has, and looks better with more.
-    Source: transformers#8977, d2l-ai/d2l-en#2582.
-    """
+def padding_labelled(case: Case) -> Problem | None:
     where = _padding_scored(case)
     if not where.any():
         return None
@@ -242,13 +199,7 @@ def _astray(case: Case) -> bool:
     return count_of(case.scored) > 2 and fit < 0.5 * count_of(case.scored) and case.masked.any()
 
 
-@rule("label-hidden", "error", needs=("labels",), unless=LABELS_LIE)
-def _label_hidden(case: Case) -> Problem | str | None:
-    """``attention_mask`` is 0 at positions that are scored and are not padding.
-
-    Symptom: the loss stays high: the model answers for positions that it may not look at.
-    Source: transformers#7643; CogSciPrag/Understanding-LLMs-course#13.
-    """
+def label_hidden(case: Case) -> Problem | str | None:
     if case.visible is None:
         given = case.raw("attention_mask") is not None
         return "the attention_mask could not be read" if given else None
@@ -265,21 +216,7 @@ def _label_hidden(case: Case) -> Problem | str | None:
     )
 
 
-@rule(
-    "special-labelled",
-    "warning",
-    needs=("labels", "tokenizer"),
-    unless=(*LABELS_LIE, "label-is-mask"),
-)
-def _special_labelled(case: Case) -> Problem | None:
-    """[CLS], [SEP] or another special token is scored, added ones included.
-
-    An info in masked diffusion, which masks every token alike.
-
-    Symptom: the loss is too low: these answers are known from the position alone.
-    Source: google-research/bert#166, transformers#1395, AnswerDotAI/ModernBERT#212;
-    transformers#12936 (added tokens).
-    """
+def special_labelled(case: Case) -> Problem | None:
     others = {case.pad_id, case.mask_id, get(case.tokenizer, "unk_token_id")}
     ends = sorted(set(case.special_ids.tolist()) - others)
     where = case.scored & torch.isin(case.original, torch.tensor(ends, dtype=torch.int64))
@@ -299,20 +236,7 @@ def _special_labelled(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "mask-without-label",
-    "warning",
-    needs=("labels", "mask_id"),
-    unless=(*LABELS_LIE, "nothing-labelled", "label-out-of-range", "label-hidden"),
-)
-def _mask_without_label(case: Case) -> Problem | None:
-    """The model reads ``[MASK]`` at positions that are not scored.
-
-    An info where they are few: a text that mentions [MASK] has some.
-
-    Symptom: fewer answers than masks; the model never learns from these.
-    Source: transformers#3499.
-    """
+def mask_without_label(case: Case) -> Problem | None:
     where = case.masked & ~case.scored
     if not where.any():
         return None
@@ -334,18 +258,7 @@ def _mask_without_label(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "mostly-unknown",
-    "warning",
-    needs=("labels", "tokenizer"),
-    unless=(*LABELS_LIE, "nothing-labelled"),
-)
-def _mostly_unknown(case: Case) -> Problem | None:
-    """Most answers are [UNK]: the vocabulary does not fit the text, or a word has several pieces.
-
-    Symptom: the loss is low, and the model answers [UNK].
-    Source: yl4579/PL-BERT#55, facebookresearch/pytext PR #960.
-    """
+def mostly_unknown(case: Case) -> Problem | None:
     unknown = get(case.tokenizer, "unk_token_id")
     if unknown is None or case.pad_id == unknown or not case.scored.any():
         return None
@@ -373,18 +286,7 @@ def _mostly_unknown(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "one-answer",
-    "error",
-    needs=("labels",),
-    unless=(*LABELS_LIE, "label-is-mask", "ignore-pad", "padding-labelled", "mostly-unknown"),
-)
-def _one_answer(case: Case) -> Problem | None:
-    """Every label is the same id, in a text of many tokens.
-
-    Symptom: the loss falls to 0: the model answers with one token everywhere.
-    Source: no thread; one id assigned to ``labels[selected]`` in place of ``original[selected]``.
-    """
+def one_answer(case: Case) -> Problem | None:
     shown = case.original[case.maskable & ~case.scored]
     if case.is_prompt or not len(shown) or not case.chosen.any():
         return None

@@ -1,4 +1,5 @@
 """The second part of the table: can each value be right, for this tokenizer and this model?"""
+# ruff: noqa: D103  what each function looks for stands in rules.toml
 
 from typing import Any
 
@@ -6,20 +7,14 @@ import torch
 
 from mlmtutor.doctor.facts import Case, get
 from mlmtutor.doctor.readable import AT_MASKS
-from mlmtutor.doctor.rules import REMASK, Problem, count_of, counted, rule, set_labels
+from mlmtutor.doctor.rules import REMASK, Problem, count_of, counted, set_labels
 from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.model import longest_input
 
 RESIZE = "`model.resize_token_embeddings(len(tokenizer))`"
 
 
-@rule("vocab-mismatch", "error", needs=("tokenizer", "rows_in"))
-def _vocab_mismatch(case: Case) -> Problem | None:
-    """The tokenizer has more tokens than the model has rows.
-
-    Symptom: "index out of range in self", sometimes only when a random token is drawn.
-    Source: transformers#12763, transformers#2468.
-    """
+def vocab_mismatch(case: Case) -> Problem | None:
     rows = min(size for size in (case.rows_in, case.rows_out) if size is not None)
     if len(case.tokenizer) <= rows:
         return None
@@ -32,13 +27,7 @@ def _vocab_mismatch(case: Case) -> Problem | None:
     )
 
 
-@rule("half-resized", "error", needs=("rows_in",), unless=("vocab-mismatch", "model-class"))
-def _half_resized(case: Case) -> Problem | None:
-    """The table of embeddings, the head and its bias have different numbers of rows.
-
-    Symptom: "The size of tensor a must match the size of tensor b", or new tokens never predicted.
-    Source: transformers#9058, transformers#8843, transformers#2480.
-    """
+def half_resized(case: Case) -> Problem | None:
     try:
         head = case.model.get_output_embeddings()
         sizes = [case.rows_in, len(head.weight)]
@@ -58,13 +47,7 @@ def _half_resized(case: Case) -> Problem | None:
     )
 
 
-@rule("ignore-in-input", "error", needs=("input_ids",))
-def _ignore_in_input(case: Case) -> Problem | None:
-    """-100 stands in ``input_ids``.
-
-    Symptom: "index out of range in self" on the CPU, a device-side assert on CUDA.
-    Source: HF forum 36407.
-    """
+def ignore_in_input(case: Case) -> Problem | None:
     where = case.input_ids == IGNORE_INDEX
     if not where.any():
         return None
@@ -82,18 +65,7 @@ def _ignore_in_input(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "input-out-of-range",
-    "error",
-    needs=("input_ids",),
-    unless=("vocab-mismatch", "ignore-in-input"),
-)
-def _input_out_of_range(case: Case) -> Problem | None:
-    """An input id is negative, or the model has no row for it.
-
-    Symptom: "index out of range in self".
-    Source: transformers#5611, transformers#3097.
-    """
+def input_out_of_range(case: Case) -> Problem | None:
     ids = case.input_ids
     rows = case.rows_in or case.rows_out
     where = ids < 0 if rows is None else (ids < 0) | (ids >= rows)
@@ -133,13 +105,7 @@ def _outside(case: Case, key: str, table: str, fix: str) -> Problem | None:
     )
 
 
-@rule("token-type-out-of-range", "error", needs=("input_ids", "model"))
-def _token_type_out_of_range(case: Case) -> Problem | None:
-    """``token_type_ids`` has a kind of sentence that the model has no row for.
-
-    Symptom: "index out of range in self"; RoBERTa has one type, BERT two.
-    Source: transformers#1538, transformers#2445.
-    """
+def token_type_out_of_range(case: Case) -> Problem | None:
     return _outside(
         case,
         "token_type_ids",
@@ -148,15 +114,7 @@ def _token_type_out_of_range(case: Case) -> Problem | None:
     )
 
 
-@rule("position-out-of-range", "error", needs=("input_ids", "model"))
-def _position_out_of_range(case: Case) -> Problem | None:
-    """``position_ids`` has a number that the model has no row for, or that means padding.
-
-    RoBERTa and its relatives count from ``padding_idx + 1``: a warning, as nothing crashes.
-
-    Symptom: "index out of range in self"; or packed rows that train worse than padded ones.
-    Source: transformers#482; ``DataCollatorWithFlattening`` of transformers.
-    """
+def position_out_of_range(case: Case) -> Problem | None:
     fix = "shorten the texts that are packed into a row"
     problem = _outside(case, "position_ids", "position_embeddings", fix)
     values = case.ids("position_ids")
@@ -176,18 +134,7 @@ def _position_out_of_range(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "too-long",
-    "error",
-    needs=("input_ids", "model"),
-    unless=("empty", "position-out-of-range"),
-)
-def _too_long(case: Case) -> Problem | None:
-    """The rows have more positions than the model.
-
-    Symptom: "index out of range in self", or a size mismatch of 512 and something larger.
-    Source: transformers#482, transformers#2020.
-    """
+def too_long(case: Case) -> Problem | None:
     ids = case.input_ids
     if get(case.model, "config") is None or case.ids("position_ids") is not None:
         return None
@@ -206,13 +153,7 @@ def _too_long(case: Case) -> Problem | None:
     )
 
 
-@rule("ignore-minus-one", "error", needs=("labels",), unless=("ignore-in-input",))
-def _ignore_minus_one(case: Case) -> Problem | None:
-    """-1 marks the positions that are not scored: the convention before release 2.4.0.
-
-    Symptom: "Target -1 is out of bounds", or a device-side assert on CUDA.
-    Source: transformers#2718, transformers#2737; EricFillion/happy-transformer#128.
-    """
+def ignore_minus_one(case: Case) -> Problem | None:
     where = case.labels == -1
     if not where.any():
         return None
@@ -224,13 +165,7 @@ def _ignore_minus_one(case: Case) -> Problem | None:
     )
 
 
-@rule("labels-binary", "error", needs=("labels",), unless=("ignore-in-input",))
-def _labels_binary(case: Case) -> Problem | None:
-    """The labels are 0 and 1: a selection, or a mask of the tokenizer, in place of answers.
-
-    Symptom: the loss falls to 0: the only answers are the tokens with the ids 0 and 1.
-    Source: keras-io ``masked_language_modeling.py`` (weights beside labels); d2l-ai/d2l-en#2582.
-    """
+def labels_binary(case: Case) -> Problem | None:
     labels, text = case.labels, ~case.padded
     values = set(labels.unique().tolist()) - {IGNORE_INDEX}
     if values not in ({0, 1}, {1}) or int(case.input_ids.max()) <= 1:
@@ -250,15 +185,7 @@ def _labels_binary(case: Case) -> Problem | None:
     )
 
 
-@rule("ignore-pad", "error", needs=("labels",), unless=("ignore-in-input", "labels-binary"))
-def _ignore_pad(case: Case) -> Problem | None:
-    """An id, such as that of [PAD] or 0, marks the positions that are not scored.
-
-    It is found by counting, on text and on padding by themselves, also beside -100.
-
-    Symptom: the loss falls fast, because most answers are [PAD].
-    Source: codertimo/BERT-pytorch#29, codertimo/BERT-pytorch#49, mosaicml/examples#457.
-    """
+def ignore_pad(case: Case) -> Problem | None:
     on_text, on_padding = case.ignored
     value = on_text if on_text >= 0 else on_padding
     if value < 0:
@@ -278,15 +205,7 @@ def _ignore_pad(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "label-out-of-range", "error", needs=("labels",), unless=("vocab-mismatch", "ignore-in-input")
-)
-def _label_out_of_range(case: Case) -> Problem | None:
-    """A label is neither -100 nor an id that the model can score.
-
-    Symptom: "IndexError: Target 30522 is out of bounds", or a device-side assert on CUDA.
-    Source: transformers#2442; cbert_aug#4; HF forum 36407.
-    """
+def label_out_of_range(case: Case) -> Problem | None:
     labels, rows = case.labels, case.rows_out
     where = (labels < -1) & (labels != IGNORE_INDEX)
     if rows is not None:
@@ -305,20 +224,7 @@ def _label_out_of_range(case: Case) -> Problem | None:
     )
 
 
-@rule(
-    "nothing-labelled",
-    "error",
-    needs=("labels",),
-    unless=("label-out-of-range", "ignore-in-input", "foreign-mask", "vocab-mismatch", "empty"),
-)
-def _nothing_labelled(case: Case) -> Problem | None:
-    """No position of the whole batch is scored.
-
-    A warning where that is bad luck: a short text often gets no label.
-
-    Symptom: the loss is nan: a mean of nothing.
-    Source: transformers#16711, pytorch#70348; tokenizers#1193 (short texts often get no mask).
-    """
+def nothing_labelled(case: Case) -> Problem | None:
     if case.scored.any():
         return None
     text, real = count_of(case.maskable), count_of(~case.padding)

@@ -1,4 +1,5 @@
 """The first part of the table: can the batch be read, and by this tokenizer and this model?"""
+# ruff: noqa: D103  what each function looks for stands in rules.toml
 
 import inspect
 import json
@@ -8,20 +9,14 @@ from typing import Any
 import torch
 
 from mlmtutor.doctor.facts import TOO_SMALL, Case, get
-from mlmtutor.doctor.rules import REMASK, Problem, rule, set_labels
+from mlmtutor.doctor.rules import REMASK, Problem, set_labels
 
 AT_MASKS = 'torch.where(batch["input_ids"] == tokenizer.mask_token_id, original, -100)'
 SEEN = '`batch["attention_mask"] = (original != tokenizer.pad_token_id).long()`'
 AGAIN = "pass what the collator returns, batch = collator(rows)"
 
 
-@rule("not-a-tokenizer", "error")
-def _not_a_tokenizer(case: Case) -> Problem | None:
-    """What was given as tokenizer is not one.
-
-    Symptom: none: nothing that needs a tokenizer would be checked.
-    Source: ``PreTrainedTokenizerBase`` of transformers.
-    """
+def not_a_tokenizer(case: Case) -> Problem | None:
     given = case.given_tokenizer
     if given is None or case.tokenizer is not None:
         return None
@@ -32,13 +27,7 @@ def _not_a_tokenizer(case: Case) -> Problem | None:
     )
 
 
-@rule("not-a-model", "error")
-def _not_a_model(case: Case) -> Problem | None:
-    """What was given as model is not one.
-
-    Symptom: none: nothing that needs a model would be checked.
-    Source: ``PreTrainedModel`` of transformers.
-    """
+def not_a_model(case: Case) -> Problem | None:
     if case.given_model is None or case.model is not None:
         return None
     return Problem(
@@ -53,17 +42,7 @@ def _kind(given: Any) -> str:
     return f"a {type(given).__name__}"
 
 
-@rule("model-class", "error", unless=("not-a-model",))
 def model_class(case: Case) -> Problem | None:
-    """The class of the model doesn't compute a masked-LM loss from these labels.
-
-    It has no head, another head, a loss that shifts labels, wants a second kind of label, or is
-    ELECTRA's discriminator. Masked-LM classes are those that transformers lists as such.
-
-    Symptom: the loss is ``None``, a TypeError, or a number that means something else.
-    Source: transformers#16888, transformers#8174;
-    ThilinaRajapakse/simpletransformers#469.
-    """
     kind = type(case.model)
     if case.model is None or not kind.__module__.startswith("transformers.models."):
         return None
@@ -99,13 +78,7 @@ def model_class(case: Case) -> Problem | None:
     return Problem(f"{name} {said}", fix)
 
 
-@rule("not-a-batch", "error")
-def _not_a_batch(case: Case) -> Problem | None:
-    """What was given is not a mapping.
-
-    Symptom: the model call fails before it starts.
-    Source: ``data_collator.py`` of transformers, whose collators return mappings.
-    """
+def not_a_batch(case: Case) -> Problem | None:
     if case.is_mapping:
         return None
     return Problem(
@@ -115,13 +88,7 @@ def _not_a_batch(case: Case) -> Problem | None:
     )
 
 
-@rule("no-input-ids", "error", unless=("not-a-batch",))
-def _no_input_ids(case: Case) -> Problem | str | None:
-    """The batch has no key ``input_ids``.
-
-    Symptom: "You have to specify either input_ids or inputs_embeds".
-    Source: ``modeling_bert.py`` of transformers.
-    """
+def no_input_ids(case: Case) -> Problem | str | None:
     if case.raw("input_ids") is not None:
         return None
     if case.raw("inputs_embeds") is not None:
@@ -129,13 +96,7 @@ def _no_input_ids(case: Case) -> Problem | str | None:
     return Problem(f"no input_ids among the keys {sorted(map(str, case.keys))}", AGAIN)
 
 
-@rule("labels-missing", "error", unless=("not-a-batch", "no-input-ids"))
-def _labels_missing(case: Case) -> Problem | None:
-    """The batch has no labels.
-
-    Symptom: the loss is ``None``, or Trainer says that the model did not return a loss.
-    Source: artidoro/qlora#179, huggingface/course#291 (a collator that forgot them).
-    """
+def labels_missing(case: Case) -> Problem | None:
     if case.label_key is not None:
         return None
     masked = case.input_ids is not None and case.masked.any()
@@ -145,13 +106,7 @@ def _labels_missing(case: Case) -> Problem | None:
     )
 
 
-@rule("labels-misnamed", "error", unless=("model-class",))
-def _labels_misnamed(case: Case) -> Problem | None:
-    """The labels have an old or misspelled name.
-
-    Symptom: transformers 5 swallows the argument and the loss is ``None``; 4.x raises TypeError.
-    Source: transformers#3315, transformers#5156.
-    """
+def labels_misnamed(case: Case) -> Problem | None:
     name = case.label_key
     if name is None or name == "labels":
         return None
@@ -170,13 +125,7 @@ def _labels_misnamed(case: Case) -> Problem | None:
     )
 
 
-@rule("dtype", "error")
-def _dtype(case: Case) -> Problem | None:
-    """Ids or labels have a dtype that the embedding or the loss refuses.
-
-    Symptom: "expected target dtype to be Long or Byte", or an error of the embedding.
-    Source: ``torch.nn.functional.cross_entropy``.
-    """
+def dtype(case: Case) -> Problem | None:
     for key, allowed in (
         ("input_ids", (torch.int64, torch.int32)),
         (None if case.discriminates else case.label_key, (torch.int64,)),
@@ -202,13 +151,7 @@ def _dtype(case: Case) -> Problem | None:
     return None
 
 
-@rule("device", "error")
-def _device(case: Case) -> Problem | None:
-    """Tensors of one batch are on different devices.
-
-    Symptom: "Expected all tensors to be on the same device".
-    Source: ``torch.nn.functional.cross_entropy``.
-    """
+def device(case: Case) -> Problem | None:
     ids = case.raw("input_ids")
     labels = None if case.label_key is None else case.raw(case.label_key)
     if not isinstance(ids, torch.Tensor) or not isinstance(labels, torch.Tensor):
@@ -221,13 +164,7 @@ def _device(case: Case) -> Problem | None:
     )
 
 
-@rule("unreadable", "error", unless=("dtype", "device"))
-def _unreadable(case: Case) -> Problem | None:
-    """A value holds no rectangular block of integers.
-
-    Symptom: the collator or the model raises, far from the row that is too long or missing.
-    Source: HF forum 36407; ``torch.as_tensor`` on ragged lists.
-    """
+def unreadable(case: Case) -> Problem | None:
     _ = case.labels, case.visible  # which reads all that is there
     if not case.unread:
         return None
@@ -238,13 +175,7 @@ def _unreadable(case: Case) -> Problem | None:
     )
 
 
-@rule("empty", "error")
-def _empty(case: Case) -> Problem | None:
-    """The batch has no positions at all.
-
-    Symptom: the loss is nan, or a shape error inside the model.
-    Source: transformers#16711.
-    """
+def empty(case: Case) -> Problem | None:
     if case.input_ids is None or case.input_ids.numel() > 0:
         return None
     return Problem(
@@ -253,13 +184,7 @@ def _empty(case: Case) -> Problem | None:
     )
 
 
-@rule("mask-is-unk", "error", needs=("tokenizer",))
-def _mask_is_unk(case: Case) -> Problem | None:
-    """The mask token is not in the vocabulary, so that its id is that of [UNK].
-
-    Symptom: every unknown word looks like a mask; the model learns to predict nothing else.
-    Source: yl4579/PL-BERT#55.
-    """
+def mask_is_unk(case: Case) -> Problem | None:
     if case.mask_id is None or case.mask_id != get(case.tokenizer, "unk_token_id"):
         return None
     return Problem(
@@ -269,15 +194,7 @@ def _mask_is_unk(case: Case) -> Problem | None:
     )
 
 
-@rule("foreign-mask", "error", needs=("input_ids", "mask_id"), unless=("empty", "mask-is-unk"))
-def _foreign_mask(case: Case) -> Problem | None:
-    """The text holds a mask token that this tokenizer splits: of another family, or lower-cased.
-
-    An info where other positions are masked: a text may well be about masks.
-
-    Symptom: "The size of tensor a (11) must match", or nothing labelled.
-    Source: transformers#2132, transformers#3318; the generated docstring of BertForMaskedLM 5.23.
-    """
+def foreign_mask(case: Case) -> Problem | None:
     ids, known = case.input_ids, len(case.tokenizer)
     unmasked = ~case.masked.any(dim=1)
     some = ids[unmasked].unique()
@@ -312,13 +229,7 @@ def _foreign_mask(case: Case) -> Problem | None:
     )
 
 
-@rule("shape", "error", unless=("foreign-mask", "empty", "model-class"))
-def _shape(case: Case) -> Problem | None:
-    """Labels or attention mask do not have the shape of the ids, or there is no batch dimension.
-
-    Symptom: "Expected input batch_size (16) to match target batch_size (10)".
-    Source: transformers#6452 (the message), transformers#18267.
-    """
+def shape(case: Case) -> Problem | None:
     ids = case.tensor("input_ids")
     if ids is None:
         return None
@@ -361,15 +272,7 @@ def _shape(case: Case) -> Problem | None:
     return None
 
 
-@rule("labels-strided", "error", needs=("labels",))
-def _labels_strided(case: Case) -> Problem | None:
-    """The labels are a slice or a transposed view.
-
-    An info where a slice may still move to a GPU, as that copies it.
-
-    Symptom: "view size is not compatible with input tensor's size and stride".
-    Source: ``labels.view(-1)`` in ``modeling_bert.py`` of transformers.
-    """
+def labels_strided(case: Case) -> Problem | None:
     labels = case.raw(str(case.label_key))
     if not isinstance(labels, torch.Tensor) or labels.is_contiguous():
         return None

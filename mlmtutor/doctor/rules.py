@@ -7,9 +7,12 @@ at its cause.
 """
 
 import html
+import importlib.resources
 import math
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -186,6 +189,9 @@ class Rule:
     needs: tuple[str, ...]
     unless: tuple[str, ...]
     function: Function
+    what: str = ""
+    symptom: str = ""
+    source: str = ""
 
 
 RULES: dict[str, Rule] = {}
@@ -247,6 +253,20 @@ def rule(
         return function
 
     return register
+
+
+def own_rules(part: str, *modules: ModuleType) -> dict[str, Rule]:
+    """The rules of one part of ``rules.toml``, each with the function of its name."""
+    text = importlib.resources.files("mlmtutor.doctor").joinpath("rules.toml").read_text("utf-8")
+    toml = tomllib.loads(text)
+    functions = {name: value for module in modules for name, value in vars(module).items()}
+    rules = {}
+    for code, row in toml[part].items():
+        names = (toml["groups"].get(name, [name]) for name in row.pop("unless", ()))
+        row["unless"] = tuple(code for group in names for code in group)
+        row["needs"] = tuple(row.pop("needs", ()))
+        rules[code] = Rule(code, function=functions[code.replace("-", "_")], **row)
+    return rules
 
 
 def is_own(item: Rule) -> bool:

@@ -1,4 +1,5 @@
 """The table of rules for a ``transformers.Trainer``, which is left as it was."""
+# ruff: noqa: D103  what each function looks for stands in rules.toml
 
 import copy
 import inspect
@@ -13,10 +14,10 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, Subset
 
+from mlmtutor.doctor import readable
 from mlmtutor.doctor.facts import Case, unwrapped
 from mlmtutor.doctor.fixes import CODE, in_words, quiet
-from mlmtutor.doctor.readable import model_class
-from mlmtutor.doctor.rules import RULES, TRAINER_RULES, Diagnosis, Problem, is_own, rule, run_rules
+from mlmtutor.doctor.rules import RULES, TRAINER_RULES, Diagnosis, Problem, is_own, run_rules
 
 
 class TrainerCase:
@@ -187,31 +188,16 @@ def _columns(dataset: Any) -> list[str]:
     return [str(name) for name in names or ()]
 
 
-@rule("model-class", "error", table=TRAINER_RULES)
-def _model_class(case: TrainerCase) -> Problem | str | None:
-    """The class of the model doesn't compute a masked-LM loss from the labels of the collator.
-
-    Symptom: "The model did not return a loss from the inputs", or a loss that means another thing.
-    Source: transformers#16888, transformers#8174.
-    """
+def model_class(case: TrainerCase) -> Problem | str | None:
     batch: dict[str, Any] = dict.fromkeys(case.columns, torch.zeros(1, 1).long())
     if getattr(case.trainer.data_collator, "mlm", False):
         batch["labels"] = torch.tensor([[-100]])
     if getattr(case.trainer, "compute_loss_func", None) is not None:
         return None  # a loss of one's own may take any logits
-    return model_class(Case(batch, case.tokenizer, case.model))
+    return readable.model_class(Case(batch, case.tokenizer, case.model))
 
 
-@rule("accumulation-inflated", "error", unless=("model-class",), table=TRAINER_RULES)
-def _accumulation_inflated(case: TrainerCase) -> Problem | None:
-    """Gradients are summed over the accumulation steps, and never divided by their number.
-
-    Trainer takes ``**kwargs`` in ``forward`` for a promise that the model divides by
-    ``num_items_in_batch``. Decided by a tiny forward: is the loss another one when it is given?
-
-    Symptom: loss and gradient norm grow with ``gradient_accumulation_steps``.
-    Source: transformers#47688, transformers#37766.
-    """
+def accumulation_inflated(case: TrainerCase) -> Problem | None:
     trainer = case.trainer
     steps = trainer.args.gradient_accumulation_steps
     if steps < 2:
@@ -242,13 +228,7 @@ def _accumulation_inflated(case: TrainerCase) -> Problem | None:
     )
 
 
-@rule("column-dropped", "error", table=TRAINER_RULES)
-def _column_dropped(case: TrainerCase) -> Problem | None:
-    """The dataset has a column of labels, or of offsets, whose name ``forward`` does not have.
-
-    Symptom: "The model did not return a loss from the inputs", or words that are masked in part.
-    Source: transformers#26357; ``Trainer._remove_unused_columns``; huggingface/course#22.
-    """
+def column_dropped(case: TrainerCase) -> Problem | None:
     trainer = case.trainer
     if not trainer.args.remove_unused_columns:
         return None
@@ -273,13 +253,7 @@ def _column_dropped(case: TrainerCase) -> Problem | None:
     return None
 
 
-@rule("labels-overwritten", "warning", table=TRAINER_RULES)
-def _labels_overwritten(case: TrainerCase) -> Problem | None:
-    """The dataset has labels, and the collator makes its own.
-
-    Symptom: whatever stands in the column ``labels``, the training is the same.
-    Source: transformers#26357, PR #26438.
-    """
+def labels_overwritten(case: TrainerCase) -> Problem | None:
     collator = case.trainer.data_collator
     if "labels" not in case.columns or not getattr(collator, "mlm", False):
         return None
@@ -290,13 +264,7 @@ def _labels_overwritten(case: TrainerCase) -> Problem | None:
     )
 
 
-@rule("eval-unmasked", "error", needs=("eval_sets",), table=TRAINER_RULES)
-def _eval_unmasked(case: TrainerCase) -> Problem | None:
-    """The evaluation is done on text that is not masked.
-
-    Symptom: an evaluation loss near 0, a perplexity of about 1.0.
-    Source: transformers PR #1633.
-    """
+def eval_unmasked(case: TrainerCase) -> Problem | None:
     copied = ("everything-labelled", "never-replaced", "labels-missing")
     for name, (batch, _) in case.eval_batches.items():
         findings = run_rules(RULES, Case(batch, case.tokenizer)).findings
@@ -310,13 +278,7 @@ def _eval_unmasked(case: TrainerCase) -> Problem | None:
     return None
 
 
-@rule("no-eval-loss", "warning", needs=("eval_sets",), table=TRAINER_RULES)
-def _no_eval_loss(case: TrainerCase) -> Problem | None:
-    """The model has a second kind of label, and without it Trainer evaluates no loss.
-
-    Symptom: KeyError ``eval_loss``; ``metric_for_best_model`` is not found.
-    Source: transformers#25025, transformers#19957.
-    """
+def no_eval_loss(case: TrainerCase) -> Problem | None:
     names = list(getattr(case.trainer, "label_names", None) or ())
     for name, (batch, _) in case.eval_batches.items():
         missing = [label for label in names if label not in batch]
@@ -329,19 +291,7 @@ def _no_eval_loss(case: TrainerCase) -> Problem | None:
     return None
 
 
-@rule(
-    "eval-mask-changes",
-    "warning",
-    needs=("eval_sets",),
-    unless=("eval-unmasked",),
-    table=TRAINER_RULES,
-)
-def _eval_mask_changes(case: TrainerCase) -> Problem | None:
-    """Each evaluation masks other positions of the same text.
-
-    Symptom: the evaluation loss jumps between two evaluations of one model.
-    Source: transformers PR #36357, HF course chapter 7.3.
-    """
+def eval_mask_changes(case: TrainerCase) -> Problem | None:
     for name, batches in case.eval_batches.items():
         first, second = (torch.as_tensor(batch["labels"]) for batch in batches)
         if torch.equal(first, second):

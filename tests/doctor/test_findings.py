@@ -1,6 +1,7 @@
 """One broken batch for each code: the finding, and whether the fix that is printed cures it."""
 
 import copy
+import inspect
 import math
 import re
 
@@ -30,8 +31,19 @@ from batches import (
 from hypothesis import strategies as st
 
 from mlmtutor import MaskingPolicy
-from mlmtutor.doctor import ALPHA, RULES, TRAINER_RULES, Problem, diagnose, rule
-from mlmtutor.doctor.rules import at_least, at_most
+from mlmtutor.doctor import (
+    ALPHA,
+    RULES,
+    Problem,
+    diagnose,
+    likely,
+    placed,
+    possible,
+    readable,
+    rule,
+    trainer,
+)
+from mlmtutor.doctor.rules import at_least, at_most, own_rules
 
 # Each function breaks a healthy batch; it returns the batch and what diagnose gets besides.
 
@@ -685,11 +697,29 @@ def test_rule_refuses_what_it_cannot_use(registry):
         diagnose({}, policy=0.15)
 
 
-def test_rules_say_their_symptom_and_their_source():
-    for item in [*RULES.values(), *TRAINER_RULES.values()]:
-        assert "Symptom: " in item.function.__doc__
-        assert "Source: " in item.function.__doc__
-        assert set(item.unless) <= {*RULES, *TRAINER_RULES}
+MODULES = {  # where the functions of a part of rules.toml stand
+    "batches": (readable, possible, placed, likely),
+    "trainers": (trainer,),
+}
+
+
+@pytest.mark.parametrize("part", MODULES)
+def test_own_rules_has_a_row_for_each_function_and_a_function_for_each_row(part):
+    rules = own_rules(part, *MODULES[part])
+    functions = [
+        function
+        for module in MODULES[part]
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
+        and list(inspect.signature(function).parameters) == ["case"]
+        and not name.startswith("_")
+    ]
+    assert {rule.function for rule in rules.values()} == set(functions)
+    for code, item in rules.items():
+        assert item.function.__name__ == code.replace("-", "_")
+        assert item.severity in ("error", "warning", "info")
+        assert all((item.what, item.symptom, item.source))
+        assert set(item.unless) <= set(rules) - {code}
 
 
 @pytest.mark.parametrize(("n", "p"), [(1, 0.5), (10, 0.15), (40, 0.4)])
