@@ -1,6 +1,7 @@
 """What nbval cannot see: that the comparison is real, and that a lesson has its shape."""
 
 import ast
+import collections
 import itertools
 import pathlib
 import re
@@ -211,6 +212,16 @@ def test_exercise_stands_unsolved(path):
     for cell in notebook.cells:
         if "solution" in stored.tags(cell):
             assert any(text.startswith("✓") for text in stored.output_texts(cell)), cell.id
+
+
+def test_claim_is_asserted_in_one_notebook_alone():
+    claims = collections.Counter()
+    for path in stored.FULL:
+        trees = [ast.parse(cell.source) for cell in stored.code_cells(stored.read(path))]
+        nodes = (node for tree in trees for node in ast.walk(tree))
+        claims.update({ast.unparse(node) for node in nodes if isinstance(node, ast.Assert)})
+    assert [claim for claim, count in claims.items() if count > 1] == []
+    assert claims
 
 
 @every_lesson
