@@ -2,7 +2,7 @@
 #   make PYTHON=python3.12 ...   use another interpreter for the set-up
 #   make PIP_ARGS="..." ...      pass arguments to pip install
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-all lessons site slides student bench matrix lint
+.PHONY: help lab test test-all lessons site slides student zh bench matrix lint
 
 PYTHON ?=
 PIP_ARGS ?=
@@ -59,6 +59,10 @@ slides:  ## Make slides from the lessons into build/slides
 student:  ## Copy the lessons without solutions and outputs into build/student
 	$(setup) lab
 	$(py) -m tools.copies student
+
+zh:  ## Make the Chinese lessons and pages from locale/zh_CN into build/zh
+	$(setup) test
+	$(py) -m tools.translate build
 
 bench:  ## Measure speed in one run, a quarter of an hour
 	$(setup) test

@@ -1,0 +1,262 @@
+"""Keep the Chinese edition in step with the English lessons.
+
+    python -m tools.translate extract    make the catalogs that are missing
+    python -m tools.translate update     bring the catalogs up to date with the English text
+    python -m tools.translate build      make the Chinese lessons and pages in build/zh/
+
+A text in ``locale/zh_CN/*.po`` is a line of Markdown without its marks: a paragraph, a heading, an
+item, a cell of a table, a choice of the quiz. Or it is the caption or the alt text of an output.
+Each text stands once, in the catalog of the first lesson or page that has it, so that the title of
+a lesson reads the same in every link to it. Blocks of code are left alone.
+
+``update`` keeps what still fits. The translation of a text that was changed is marked fuzzy, and
+the text that it was made from stands beside it. ``build`` leaves a text in English when it has no
+translation or a fuzzy one, and counts it. Links to headings lead to the translated headings.
+"""
+
+import argparse
+import difflib
+import html
+import io
+import posixpath
+import re
+
+import nbformat
+from babel.messages.catalog import Catalog, Message
+from babel.messages.pofile import denormalize, read_po, write_po
+
+from tools import atomic
+from tools.lessons import ROOT, all_paths, anchor, lesson_paths, read, tags
+
+LOCALE = ROOT / "locale" / "zh_CN"
+OUT = ROOT / "build" / "zh"
+PAGES = ["notebooks/questions.md", "docs/glossary.md", "docs/cheat_sheet.md", "README.md"]
+TRANSLATED = 8  # the lessons that have a catalog: 00 to 07
+HEADER = r"""msgid ""
+msgstr ""
+"Project-Id-Version: mlmtutor\n"
+"Language: zh_CN\n"
+"MIME-Version: 1.0\n"
+"Content-Type: text/plain; charset=utf-8\n"
+"Content-Transfer-Encoding: 8bit\n"
+
+"""
+
+# A block of code, and what stands before the title of a page.
+BLOCK = re.compile(r"(^```\w.*?^```$|\A---\n.*?^---$)", re.S | re.M)
+# What stands around the texts of a line and is the same in every language: the marks of headings,
+# items and choices, in a table the bars, and in a generated line also what makes its links.
+MARKS = (
+    r"^\s*(?:#+ |[-✓✗] |\d+\. |\*\*\d+\.\*\* )?|\s*$|</?(?:details|summary)>"
+    r"|(?<=Predict\.\*\*) |(?<=minutes\.\*\*) "
+)
+BARS = rf"{MARKS}|\|"
+LINKS = (
+    rf"{BARS}|\[(?![A-Z]+\])(?:← )?(?:\d\d:? )?|(?: →)?\]\([^()]*\):?| [→·] |\*\*"
+    r"|<small>.*?</small>|(?<=deeper): |(?<=Back to) \d\d |(?=\(\d+ minutes\))"
+)
+GENERATED = {"practice", "navigation", "lesson-table"}
+LESSON_ROW = re.compile(r"\| (?:\d\d|↳) \[")
+# What needs no translation where it stands alone.
+WORDLESS = re.compile(r"`[^`]*`|<[^>]*>|\[[A-Z]+\]|\]\([^)]*\)|^```.*")
+OUTPUT = re.compile(r'(<(?:fig)?caption[^>]*>|<img alt=")([^<]+?)(?=<|" style=)')
+
+
+def documents():
+    """Return the path of every lesson and page, with the name of its catalog or with None."""
+    with_catalog = lesson_paths()[:TRANSLATED]
+    lessons = {path: path.name[:2] if path in with_catalog else None for path in all_paths()}
+    return lessons | {ROOT / page: (ROOT / page).stem for page in PAGES}
+
+
+def load(path):
+    """Read a lesson; or a page, as a notebook of one cell."""
+    if path.suffix == ".ipynb":
+        return read(path)
+    cell = nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"), id=path.stem)
+    cell.metadata["tags"] = ["practice"] if path.stem == "questions" else []
+    return nbformat.v4.new_notebook(cells=[cell])
+
+
+def dump(notebook, path):
+    """Return what stands in the file that :func:`load` read."""
+    if path.suffix == ".ipynb":
+        return nbformat.writes(notebook).rstrip("\n") + "\n"
+    return notebook.cells[0].source
+
+
+def pieces(source, generated):
+    """Yield the pieces of Markdown, which add up to it, each with whether it is a text."""
+    for number, block in enumerate(BLOCK.split(source)):
+        if number % 2:
+            yield block, False
+            continue
+        for line in block.splitlines(keepends=True):
+            table = BARS if line.startswith("|") else MARKS
+            marks = LINKS if generated or LESSON_ROW.match(line) else table
+            for number, piece in enumerate(re.split(rf"(\s*(?:{marks})\s*)", line)):
+                yield piece, number % 2 == 0 and re.search("[A-Za-z]", WORDLESS.sub("", piece))
+
+
+def rewrite(notebook, change):
+    """Replace each text of a lesson or a page by ``change(text, id of the cell)``, in place."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            parts = pieces(cell.source, GENERATED & {*tags(cell)})
+            cell.source = "".join(ask(change, p, cell.id) if text else p for p, text in parts)
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                parts = OUTPUT.split(output.data["text/html"])  # every third is a text
+                parts[2::3] = [ask_html(change, part, cell.id) for part in parts[2::3]]
+                output.data["text/html"] = "".join(parts)
+
+
+def ask(change, text, place):
+    """Return what ``change`` makes of a text; a generated number of minutes is none of it."""
+    minutes = re.search(r"(\d+) minutes", text)
+    if not minutes:
+        return change(text, place)
+    return change(text.replace(minutes[0], "{n} minutes"), place).replace("{n}", minutes[1])
+
+
+def ask_html(change, text, place):
+    """Return what ``change`` makes of a text that is escaped for HTML."""
+    plain = html.unescape(text)
+    changed = ask(change, plain, place)
+    return text if changed == plain else html.escape(changed)
+
+
+def extract():
+    """Return today's messages without translations, by text, for each catalog by its name."""
+    catalogs, found = {}, {}
+    for path, name in documents().items():
+        if name is None:
+            continue
+        messages = catalogs[name] = {}
+
+        def add(text, place, messages=messages):
+            if text not in found:
+                found[text] = messages[text] = Message(text)
+            if text in messages:
+                messages[text].locations.append((place, None))
+            return text
+
+        rewrite(load(path), add)
+    return catalogs
+
+
+def stored():
+    """Return the messages of all catalogs as they are stored, by text."""
+    found = {}
+    for path in sorted(LOCALE.glob("*.po")):
+        with path.open("rb") as file:
+            messages = [message for message in read_po(file) if message.id]
+        for message in messages:
+            # Babel writes the text before a change, and reads it as a comment.
+            before = [c for c in message.user_comments if c.startswith("| msgid ")]
+            message.previous_id = [denormalize(c.removeprefix("| msgid ")) for c in before]
+            message.user_comments = [c for c in message.user_comments if c not in before]
+            found[message.id] = message
+    return found
+
+
+def merge(catalogs, old):
+    """Give the messages of catalogs the translations of ``old``."""
+    today = {text for messages in catalogs.values() for text in messages}
+    gone = [text for text, message in old.items() if message.string and text not in today]
+    for messages in catalogs.values():
+        for text, message in messages.items():
+            close = [] if text in old else difflib.get_close_matches(text, gone, 1)
+            if known := old.get(close[0] if close else text):
+                message.string, message.user_comments = known.string, known.user_comments
+                message.previous_id = known.previous_id or close
+                message.flags |= known.flags | ({"fuzzy"} if close else set())
+
+
+def po(messages):
+    """Return the text of a catalog: the same for the same messages."""
+    catalog, file = Catalog(), io.BytesIO()
+    for message in messages.values():
+        message.flags &= {"fuzzy"}  # Babel takes "15 % of" for a format of Python
+        catalog[message.id] = message
+    write_po(file, catalog, width=10**6, omit_header=True, include_previous=True)
+    return HEADER + file.getvalue().decode().rstrip("\n") + "\n"
+
+
+def translations():
+    """Return the translations that hold, by text."""
+    return {text: m.string for text, m in stored().items() if m.string and not m.fuzzy}
+
+
+def translate(notebook, known):
+    """Translate a lesson or a page in place; return its texts, and those that stay English."""
+    texts, english = [], []
+
+    def change(text, place):
+        texts.append(text)
+        if text not in known:
+            english.append(text)
+        return known.get(text, text)
+
+    rewrite(notebook, change)
+    return texts, english
+
+
+def anchors(notebook):
+    """Return what links to the headings of a notebook end in."""
+    sources = [BLOCK.sub("", c.source) for c in notebook.cells if c.cell_type == "markdown"]
+    return [anchor(found) for text in sources for found in re.findall(r"^#+ (.+)$", text, re.M)]
+
+
+def build(known):
+    """Return every lesson and page in Chinese by path, and how its texts were translated."""
+    made, counts, renamed = {}, {}, {}
+    for path in documents():
+        notebook = load(path)
+        before = anchors(notebook)
+        counts[path] = translate(notebook, known)
+        made[path] = notebook
+        place = path.relative_to(ROOT).as_posix()
+        renamed |= {(place, a): b for a, b in zip(before, anchors(notebook), strict=True)}
+    for path, notebook in made.items():
+        place = path.relative_to(ROOT).as_posix()
+
+        def link(found, place=place):
+            target = posixpath.join(posixpath.dirname(place), found[1]) if found[1] else place
+            target = posixpath.normpath(target).replace("docs/lessons/", "notebooks/")
+            return f"]({found[1]}#{renamed.get((target, found[2]), found[2])})"
+
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = re.sub(r"\]\(([^()\s#]*)#([^()\s]+)\)", link, cell.source)
+    return made, counts
+
+
+def main():
+    """Do what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=["extract", "update", "build"])
+    command = parser.parse_args().command
+    if command != "build":
+        catalogs = extract()
+        merge(catalogs, stored())
+        for name, messages in catalogs.items():
+            if command == "update" or not (LOCALE / f"{name}.po").exists():
+                atomic.write(LOCALE / f"{name}.po", po(messages))
+            empty = sum(not message.string for message in messages.values())
+            fuzzy = sum(message.fuzzy for message in messages.values())
+            print(f"{name}: {len(messages)} texts, {empty} empty, {fuzzy} fuzzy")
+        return
+    made, counts = build(translations())
+    names = documents()
+    for path, notebook in made.items():
+        target = OUT / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(target, dump(notebook, path))
+        texts, english = counts[path]
+        if names[path]:
+            print(f"{names[path]}: {len(english)} of {len(texts)} texts stay English")
+
+
+if __name__ == "__main__":
+    main()
