@@ -6,6 +6,7 @@ with the first wrong function that returns what the reader's function returned.
 """
 
 import copy
+import dataclasses
 import math
 import re
 import traceback
@@ -23,15 +24,10 @@ NOT_WRITTEN = (
     "Not written yet, or its cell failed: put your answer in place of "
     "`raise NotImplementedError`, and run its cell again."
 )
-
-
 CHANGED = (
     "Your function changes a tensor or a list that it was given, and the caller loses it. "
     "Work on a copy (`.clone()`, `torch.where`, `masked_fill`, `row + [...]`)."
 )
-
-
-NO_ANSWER = object()  # of a registered wrong function that raises; equal to nothing
 
 
 class WrongAnswer(AssertionError):
@@ -44,32 +40,37 @@ class WrongAnswer(AssertionError):
         return [f"✗ {self}", *self.frames]
 
 
+@dataclasses.dataclass(eq=False)
 class Exercise:
     """What a lesson calls with the reader's function.
 
     Attributes:
         right: the right function.
+        cases: returns the argument tuples that the answer is tried on. Choose them so that every
+            two sizes differ: batch, length, vocabulary, number of labels.
+        says: what a right answer proves; a str, or a function of the first case.
+        returns: the names of the returned values.
+        hint: a sentence after a wrong shape.
+        none: a sentence after a returned None.
+        errors: what to say where the text of a raised error matches a pattern.
+        without: names that a right answer may not use.
+        divisor: of the arguments, the number that the right sum is divided by.
         mistakes: pairs of a wrong function and what is said to those who wrote it.
     """
 
-    def __init__(
-        self,
-        right: Function,
-        cases: Callable[[], list[tuple[Any, ...]]],
-        says: Message,
-        *,
-        returns: tuple[str, ...] = ("answer",),
-        hint: str = "",
-        none: str = "",
-        errors: dict[str, str] | None = None,
-        without: tuple[str, ...] = (),
-        divisor: Callable[..., int] | None = None,
-    ) -> None:
-        self.right, self.cases, self.says = right, cases, says
-        self.returns, self.hint, self.none = returns, hint, none
-        self.errors, self.without, self.divisor = errors or {}, without, divisor
-        self.mistakes: list[tuple[Function, Message]] = []
-        self.__doc__ = right.__doc__
+    right: Function
+    cases: Callable[[], list[tuple[Any, ...]]] = list
+    says: Message = ""
+    returns: tuple[str, ...] = ("answer",)
+    hint: str = ""
+    none: str = ""
+    errors: dict[str, str] = dataclasses.field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    divisor: Callable[..., int] | None = None
+    mistakes: list[tuple[Function, Message]] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.__doc__ = self.right.__doc__
 
     def mistake(self, message: Message) -> Callable[[Function], Function]:
         """Register the decorated wrong function and what to say to those who wrote it."""
@@ -133,7 +134,7 @@ class ByHand(Exercise):
     """
 
     def __init__(self, right: Function, judge: Callable[[Function], str]) -> None:
-        super().__init__(right, list, "")
+        super().__init__(right)
         self._by_hand = judge
 
     def judge(self, answer: Function) -> str:
@@ -151,17 +152,7 @@ class ByHand(Exercise):
 def exercise(
     cases: Callable[[], list[tuple[Any, ...]]], says: Message, **options: Any
 ) -> Callable[[Function], Exercise]:
-    """Make the decorated right function an :class:`Exercise`.
-
-    Args:
-        cases: returns the argument tuples that the answer is tried on. Choose them so that every
-            two sizes differ: batch, length, vocabulary, number of labels.
-        says: what a right answer proves; a str, or a function of the first case.
-        options: ``returns``, the names of the returned values; ``hint``, a sentence after a wrong
-            shape; ``none``, a sentence after a returned None; ``errors``, what to say where the
-            text of a raised error matches a pattern; ``without``, names that a right answer may
-            not use; ``divisor``, of the arguments, the number that the right sum is divided by.
-    """
+    """Make the decorated right function an :class:`Exercise`, which says what the options are."""
     return lambda right: Exercise(right, cases, says, **options)
 
 
@@ -226,15 +217,11 @@ def names_in(code: CodeType | None) -> Iterator[str]:
                 yield from (name for name in constant if isinstance(name, str))
 
 
-def is_number(value: object) -> bool:
-    """Return whether a value is one number: a float, an int or a tensor of one entry."""
-    one = value.numel() == 1 if isinstance(value, torch.Tensor) else isinstance(value, int | float)
-    return one and not isinstance(value, bool)
-
-
-def as_float(value: Any) -> float:
-    """Return one number as a float, without its gradient."""
-    return float(value.detach() if isinstance(value, torch.Tensor) else value)
+def as_number(value: Any) -> float | None:
+    """Return a float, an int or a tensor of one entry as a float; ``None`` for anything else."""
+    if isinstance(value, torch.Tensor):
+        return float(value.detach()) if value.numel() == 1 else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def same(one: Any, other: Any) -> bool:
@@ -246,10 +233,9 @@ def same(one: Any, other: Any) -> bool:
         if not one.is_floating_point():
             return one.dtype == other.dtype and torch.equal(one, other)
         return torch.allclose(one.detach().double(), other.detach().double(), atol=1e-4)
-    if is_number(one) and is_number(other):
-        one, other = as_float(one), as_float(other)
-        close = one == other or math.isclose(one, other, abs_tol=1e-4)
-        return close or (math.isnan(one) and math.isnan(other))
+    a, b = as_number(one), as_number(other)
+    if a is not None and b is not None:
+        return a == b or math.isclose(a, b, abs_tol=1e-4) or (math.isnan(a) and math.isnan(b))
     if type(one) is not type(other):
         return False
     if isinstance(one, tuple | list):
@@ -259,17 +245,15 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def require_like(found: Any, right: Any, names: tuple[str, ...], hint: str) -> None:
-    """Say which of type, shape and dtype of an answer isn't that of the right one."""
+def paired(found: Any, right: Any, names: tuple[str, ...]) -> list[tuple[str, Any, Any]]:
+    """Return (name, found, right) for each returned value; say so if their number is wrong."""
     if isinstance(right, tuple):
         if not isinstance(found, tuple) or len(found) != len(right):
             raise WrongAnswer(
                 f"Your function returns {described(found)}. It should return "
                 f"{len(right)} values: `return {', '.join(names)}`."
             )
-        for name, one, other in zip(names, found, right, strict=True):
-            require_like(one, other, (name,), hint)
-        return
+        return list(zip(names, found, right, strict=True))
     if isinstance(right, dict) and isinstance(found, dict):
         for problem, keys in (
             ("is missing", right.keys() - found.keys()),
@@ -277,30 +261,32 @@ def require_like(found: Any, right: Any, names: tuple[str, ...], hint: str) -> N
         ):
             if keys:
                 raise WrongAnswer(f"Your dictionary has {sorted(found)}: `{min(keys)}` {problem}.")
-        for key in right:
-            require_like(found[key], right[key], (key,), hint)
-        return
-    [name] = names
-    if is_number(right):
-        if not is_number(found):
-            raise WrongAnswer(f"Your function returns {described(found)}. Return one number.")
-    elif isinstance(right, torch.Tensor):
-        if not isinstance(found, torch.Tensor):
+        return [(key, found[key], right[key]) for key in right]
+    return [(*names, found, right)]
+
+
+def require_like(found: Any, right: Any, names: tuple[str, ...], hint: str) -> None:
+    """Say which of type, shape and dtype of an answer isn't that of the right one."""
+    for name, one, other in paired(found, right, names):
+        if as_number(other) is not None:
+            if as_number(one) is None:
+                raise WrongAnswer(f"Your function returns {described(one)}. Return one number.")
+        elif not isinstance(other, torch.Tensor):
+            if type(one) is not type(other):
+                kind = type(other).__name__
+                raise WrongAnswer(
+                    f"Your function returns {described(one)}. It should return a {kind}."
+                )
+        elif not isinstance(one, torch.Tensor):
             raise WrongAnswer(
-                f"Your {name} is a {type(found).__name__}, not a tensor. Return a tensor of shape "
-                f"{tuple(right.shape)}."
+                f"Your {name} is a {type(one).__name__}, not a tensor. Return a tensor of shape "
+                f"{tuple(other.shape)}."
             )
-        if found.shape != right.shape:
-            raise WrongAnswer(
-                f"Your {name} has shape {tuple(found.shape)}, not {tuple(right.shape)}. "
-                f"{hint}".rstrip()
-            )
-        if found.dtype != right.dtype:
-            raise WrongAnswer(f"Your {name} has dtype {found.dtype}, not {right.dtype}.")
-    elif type(found) is not type(right):
-        raise WrongAnswer(
-            f"Your function returns {described(found)}. It should return a {type(right).__name__}."
-        )
+        elif one.shape != other.shape:
+            shapes = f"{tuple(one.shape)}, not {tuple(other.shape)}"
+            raise WrongAnswer(f"Your {name} has shape {shapes}. {hint}".rstrip())
+        elif one.dtype != other.dtype:
+            raise WrongAnswer(f"Your {name} has dtype {one.dtype}, not {other.dtype}.")
 
 
 def described(value: object) -> str:
@@ -314,25 +300,19 @@ def described(value: object) -> str:
 
 def first_difference(found: Any, right: Any, names: tuple[str, ...]) -> str:
     """Say where an answer is another one than the right one, and what should stand there."""
-    if isinstance(right, tuple):
-        for name, one, other in zip(names, found, right, strict=True):
-            if not same(one, other):
-                return first_difference(one, other, (name,))
-    if isinstance(right, dict):
-        key = next(key for key in right if not same(found[key], right[key]))
-        return first_difference(found[key], right[key], (key,))
-    [name] = names
-    if is_number(right):
-        one, other = as_float(found), as_float(right)
-        return f"Your function returns {one:.4f}, and it should return {other:.4f}."
-    if not isinstance(right, torch.Tensor):
-        return f"Your function returns {found!r}, and it should return {right!r}."
-    differ = ~torch.isclose(found.double(), right.double(), atol=1e-4)
+    name, one, other = next(
+        part for part in paired(found, right, names) if not same(part[1], part[2])
+    )
+    if (number := as_number(other)) is not None:
+        return f"Your function returns {as_number(one):.4f}, and it should return {number:.4f}."
+    if not isinstance(other, torch.Tensor):
+        return f"Your function returns {one!r}, and it should return {other!r}."
+    differ = ~torch.isclose(one.double(), other.double(), atol=1e-4)
     where = tuple(differ.nonzero()[0].tolist())
     axes = ("position",) if len(where) == 1 else ("row", "position", "entry")
     place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
-    one, other = (
+    is_, should_be = (
         f"{t[where].item():.4f}" if t.is_floating_point() else f"{t[where].item()}"
-        for t in (found, right)
+        for t in (one, other)
     )
-    return f"Your {name} at {place} holds {one}, and it should be {other}."
+    return f"Your {name} at {place} holds {is_}, and it should be {should_be}."

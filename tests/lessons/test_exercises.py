@@ -6,7 +6,15 @@ import math
 import pytest
 import torch
 
-from mlmtutor.lessons.exercise import NOTHING, ByHand, Exercise, WrongAnswer, names_in
+from mlmtutor.lessons.exercise import (
+    NOTHING,
+    ByHand,
+    Exercise,
+    WrongAnswer,
+    copied,
+    names_in,
+    outcome,
+)
 
 EXERCISES = {
     f"{number:02}.{name}": value
@@ -43,7 +51,13 @@ def test_exercise_accepts_the_right_function(exercise, capsys):
 def test_exercise_names_each_mistake(exercise, number):
     wrong, message = exercise.mistakes[number]
     found = said(exercise, wrong)
-    assert message in found if isinstance(message, str) else found
+    if isinstance(exercise, ByHand):
+        assert message in found
+    elif isinstance(message, str):
+        assert found == message
+    else:
+        cases = exercise.cases()
+        assert found in {message(*copied(c), outcome(wrong, copied(c))) for c in cases}
 
 
 @every_exercise
