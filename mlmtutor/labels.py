@@ -1,7 +1,7 @@
 """Labels: at each position the id to predict, or the value that means "not scored"."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -16,8 +16,8 @@ IGNORE_INDEX = -100
 class MaskedPositions:
     """Labels as google-research/bert writes them: where, which id, and whether it counts.
 
-    Rows have different numbers of answers, so short rows are filled up with position 0, id 0 and
-    weight 0. An entry of weight 0 isn't scored, whatever position and id stand there.
+    Short rows are filled up with entries of weight 0, which aren't scored, whatever position and
+    id stand there.
 
     Attributes:
         positions: int64, (batch, predictions).
@@ -36,8 +36,7 @@ class SelectedTargets:
 
     Attributes:
         selected: bool, (batch, length): True where the model is scored.
-        targets: int64, same shape: the right ids. Where ``selected`` is False it may hold
-            anything that is an id, such as the original text.
+        targets: int64, same shape: the right ids, and anything where ``selected`` is False.
     """
 
     selected: torch.Tensor
@@ -75,9 +74,8 @@ def convert_labels(
         labels: a tensor, :class:`MaskedPositions` or :class:`SelectedTargets`, as ``source`` says.
         source: the convention of ``labels``.
         target: the convention that you want.
-        length: tokens in a row. Needed from ``"positions"``, which do not hold it, and refused
-            otherwise.
-        pad_token_id: the id of [PAD]: the value that is not scored in the convention ``"pad"``.
+        length: tokens in a row; for ``"positions"``, which don't hold it, and for these alone.
+        pad_token_id: the id of [PAD], which isn't scored in the convention ``"pad"``.
 
     Returns:
         The labels in the convention ``target``: new tensors that share no memory with ``labels``.
@@ -115,6 +113,13 @@ def convert_labels(
             f"source is {source!r}: pass length=input_ids.shape[1] with positions alone."
         )
     ignored = {"-100": -100, "-1": -1, "pad": pad_token_id}
+    kind = {"positions": MaskedPositions, "selected": SelectedTargets}.get(source)
+    if kind is not None and not isinstance(labels, kind):
+        names = ", ".join(field.name for field in dataclasses.fields(kind))
+        raise TypeError(
+            f"labels in the convention {source!r} must be {kind.__name__}, but are a "
+            f"{type(labels).__name__}: pass {kind.__name__}({names})."
+        )
     if source == "positions":
         dense = _from_positions(labels, length or 0)
     elif source == "selected":
@@ -135,10 +140,9 @@ def convert_labels(
     return dense.masked_fill(~scored, ignored[target])
 
 
-def _from_tensor(labels: Labels, source: str, ignored: int) -> torch.Tensor:
+def _from_tensor(labels: Any, source: str, ignored: int) -> torch.Tensor:
     """Return the labels with -100 where nothing is scored, from a tensor with ``ignored`` there."""
     require_ids(f"labels in the convention {source!r}", labels)
-    assert isinstance(labels, torch.Tensor)
     _require_rows("labels", labels)
     answers = labels[labels != ignored]
     if (answers < 0).any():
@@ -146,15 +150,11 @@ def _from_tensor(labels: Labels, source: str, ignored: int) -> torch.Tensor:
             f"labels in the convention {source!r} must be ids or {ignored}, but hold "
             f"{int(answers.min())}: which convention do they follow?"
         )
-    return labels.masked_fill(labels == ignored, IGNORE_INDEX)
+    dense: torch.Tensor = labels.masked_fill(labels == ignored, IGNORE_INDEX)
+    return dense
 
 
-def _from_selected(labels: Labels) -> torch.Tensor:
-    if not isinstance(labels, SelectedTargets):
-        raise TypeError(
-            f"labels in the convention 'selected' must be SelectedTargets, but are a "
-            f"{type(labels).__name__}: pass SelectedTargets(selected, targets)."
-        )
+def _from_selected(labels: Any) -> torch.Tensor:
     require_ids("targets", labels.targets)
     _require_rows("targets", labels.targets)
     if not isinstance(labels.selected, torch.Tensor) or labels.selected.dtype != torch.bool:
@@ -166,15 +166,11 @@ def _from_selected(labels: Labels) -> torch.Tensor:
     cause = "it needs one True or False for each id. Is the batch dimension missing?"
     require_same_shape("selected", labels.selected, "targets", labels.targets.shape, cause)
     require_not_negative("targets where selected", labels.targets[labels.selected])
-    return labels.targets.masked_fill(~labels.selected, IGNORE_INDEX)
+    dense: torch.Tensor = labels.targets.masked_fill(~labels.selected, IGNORE_INDEX)
+    return dense
 
 
-def _from_positions(labels: Labels, length: int) -> torch.Tensor:
-    if not isinstance(labels, MaskedPositions):
-        raise TypeError(
-            f"labels in the convention 'positions' must be MaskedPositions, but are a "
-            f"{type(labels).__name__}: pass MaskedPositions(positions, ids, weights)."
-        )
+def _from_positions(labels: Any, length: int) -> torch.Tensor:
     require_ids("positions", labels.positions)
     require_ids("ids", labels.ids)
     _require_rows("positions", labels.positions)
@@ -188,18 +184,17 @@ def _from_positions(labels: Labels, length: int) -> torch.Tensor:
             "scored, not how much it counts. Compute a weighted loss yourself."
         )
     require_not_negative("ids of weight 1", labels.ids[scored])
-    positions = labels.positions[scored]
+    rows, positions = scored.nonzero()[:, 0], labels.positions[scored]
     if ((positions < 0) | (positions >= length)).any():
         raise ValueError(
             f"positions of weight 1 must be between 0 and {length - 1}, but reach from "
             f"{int(positions.min())} to {int(positions.max())}: is length the width of input_ids?"
         )
-    dense = labels.ids.new_full((len(scored), length), IGNORE_INDEX)
-    rows = scored.nonzero()[:, 0]
-    if len(set(zip(rows.tolist(), positions.tolist(), strict=True))) < len(rows):
+    if len(torch.stack((rows, positions)).unique(dim=1).T) < len(rows):
         raise ValueError(
             "a position is given twice in one row: labels hold one answer for each position."
         )
+    dense: torch.Tensor = labels.ids.new_full((len(scored), length), IGNORE_INDEX)
     dense[rows, positions] = labels.ids[scored]
     return dense
 
