@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mlmtutor._validate import require_ids, require_mask_token, require_same_shape
+from mlmtutor._validate import (
+    require_ids,
+    require_known_ids,
+    require_mask_token,
+    require_same_shape,
+    require_type,
+)
 from mlmtutor.labels import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -76,24 +82,21 @@ def mask_tokens(
     this again for each epoch to get new masks (dynamic masking), or once, with a seeded
     generator, for an evaluation that can be repeated.
 
-    Never selected: the tokenizer's special tokens, padding among them. They are found by their
-    id, so a ``[UNK]``, or a ``[MASK]`` that stood in the text, is protected too. A random token
-    is drawn evenly from all that are not special; by chance it can be the one that it replaces.
+    Special tokens of the tokenizer, padding among them, are never selected, nor is a ``[UNK]`` or
+    ``[MASK]`` that stood in the text. A random token is drawn evenly from all that are not
+    special; by chance it can be the one that it replaces.
 
     With ``policy.whole_word``, words are selected at the rate ``select`` and every piece of a
     selected word is scored. What replaces a piece is still drawn for each piece on its own, as
-    in BERT's own code: only the selection differs. A word with a protected piece is not selected.
+    in BERT's own code. A word with a protected piece is not selected.
 
     Args:
         input_ids: token ids, int64, (length,) or (batch, length).
-        tokenizer: any tokenizer with a mask token. ``len(tokenizer)``, ``all_special_ids`` and
-            ``mask_token_id`` are used.
+        tokenizer: any tokenizer with a mask token.
         policy: the rates.
-        generator: the source of all random numbers; ``None`` takes torch's global one. The same
-            ids with a generator in the same state give the same result.
+        generator: the source of all random numbers; ``None`` takes torch's global one.
         special_tokens_mask: further positions to protect, bool or 0 and 1, same shape as
-            ``input_ids``. It adds to the special tokens and never takes any away: the mask that
-            a tokenizer returns has 0 at a ``[UNK]`` or ``[MASK]`` that stood in the text.
+            ``input_ids``. It adds to the special tokens and never takes any away.
         word_ids: needed for whole words, and only then: which word each position belongs to. A
             list like ``batch.word_ids(0)`` for one text, a list of such lists for a batch, or an
             int64 tensor of the shape of ``input_ids`` with -1 for ``None``. Positions in a row
@@ -125,20 +128,26 @@ def mask_tokens(
     vocabulary, special ones included, and has no 80/10/10 for whole words.
     """
     mask_token_id = require_mask_token(tokenizer)
-    if not isinstance(policy, MaskingPolicy):
-        raise TypeError(
-            f"policy must be a MaskingPolicy, but is a {type(policy).__name__}: "
-            "from a rate, use MaskingPolicy(select=0.15)."
-        )
-    _check_generator(generator, input_ids)
+    cause = "from a rate, use MaskingPolicy(select=0.15)."
+    require_type("policy", policy, MaskingPolicy, cause)
     require_ids("input_ids", input_ids)
+    if generator is not None:
+        _check_generator(generator, input_ids)
+    if input_ids.dim() not in (1, 2):
+        raise ValueError(
+            "input_ids must have the shape (length,) or (batch, length), "
+            f"but has {tuple(input_ids.shape)}."
+        )
     # NumPy from here on: on a batch of ids its calls take a fraction of the time of torch's.
-    ids = _check_input(input_ids, len(tokenizer))
-    words = _check_words(word_ids, input_ids, policy.whole_word)
+    ids = _flat(input_ids)
+    last = "the last id of the tokenizer"
+    require_known_ids(ids.min(initial=0), ids.max(initial=0), len(tokenizer), last)
+    words = _words(word_ids, input_ids, policy.whole_word)
     is_special = _which_are_special(tokenizer)
     protected = is_special[ids]
     if special_tokens_mask is not None:
-        protected |= _flat(_check_special_tokens_mask(special_tokens_mask, input_ids))
+        _check_special_tokens_mask(special_tokens_mask, input_ids)
+        protected |= _flat(special_tokens_mask.bool())
 
     source: dict[str, Any] = {"generator": generator, "device": input_ids.device}
     if words is None:
@@ -147,8 +156,11 @@ def mask_tokens(
         at = ((draw < scored) & ~protected).nonzero()[0]
         draw = draw[at]
     else:
-        # One draw selects each word as a whole, another replaces each of its pieces.
-        word = _number_words(words)
+        # One draw selects each word as a whole, another replaces each of its pieces. A word is a
+        # run of equal numbers: they start again in each row, and in the second text of a pair.
+        first = np.ones(words.shape, dtype=bool)
+        first[..., 1:] = words[..., 1:] != words[..., :-1]
+        word = first.cumsum() - 1
         chosen = _flat(torch.rand(word.max(initial=-1) + 1, **source)) < policy.select
         chosen[word[protected | (words.ravel() < 0)]] = False
         at = chosen[word].nonzero()[0]
@@ -197,86 +209,39 @@ def _random_tokens(count: int, is_special: np.ndarray, source: dict[str, Any]) -
     return tokens
 
 
-def _number_words(words: np.ndarray) -> np.ndarray:
-    """Return which word of the whole batch each position belongs to, 0, 1, 2, ..., in one row."""
-    # A word is a run of equal numbers: they start at 0 again in each row, and in the second text
-    # of a pair.
-    first = np.ones(words.shape, dtype=bool)
-    first[..., 1:] = words[..., 1:] != words[..., :-1]
-    return first.cumsum() - 1
-
-
-def _check_input(input_ids: torch.Tensor, vocab_size: int) -> np.ndarray:
-    """Return the ids in one row."""
-    if input_ids.dim() not in (1, 2):
-        raise ValueError(
-            "input_ids must have the shape (length,) or (batch, length), "
-            f"but has {tuple(input_ids.shape)}."
-        )
-    ids = _flat(input_ids)
-    smallest, largest = ids.min(initial=0), ids.max(initial=0)
-    if smallest < 0 or largest >= vocab_size:
-        found = smallest if smallest < 0 else largest
-        cause = (
-            "labels have negative entries, input ids never do. Are the two exchanged?"
-            if found < 0
-            else "do these ids come from another tokenizer?"
-        )
-        raise ValueError(
-            f"input_ids must be between 0 and {vocab_size - 1}, the last id of the tokenizer, "
-            f"but {found} is among them: {cause}"
-        )
-    return ids
-
-
-def _check_generator(generator: torch.Generator | None, input_ids: torch.Tensor) -> None:
-    if generator is None:
-        return
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator, but is a {type(generator).__name__}: "
-            "from a seed, use torch.Generator().manual_seed(seed)."
-        )
-    if isinstance(input_ids, torch.Tensor) and generator.device.type != input_ids.device.type:
+def _check_generator(generator: torch.Generator, input_ids: torch.Tensor) -> None:
+    cause = "from a seed, use torch.Generator().manual_seed(seed)."
+    require_type("generator", generator, torch.Generator, cause)
+    if generator.device.type != input_ids.device.type:
         raise ValueError(
             f"generator must be on the device of input_ids, {input_ids.device.type}, but is on "
             f"{generator.device.type}: use torch.Generator(device=input_ids.device)."
         )
 
 
-def _check_special_tokens_mask(mask: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-    """Return the mask as bool."""
-    if not isinstance(mask, torch.Tensor):
-        raise TypeError(
-            f"special_tokens_mask must be a torch.Tensor, but is a {type(mask).__name__}: "
-            "call the tokenizer with return_special_tokens_mask=True and return_tensors='pt'."
-        )
-    require_same_shape(
-        "special_tokens_mask",
-        mask,
-        "input_ids",
-        input_ids.shape,
-        "was one of them padded or truncated without the other?",
-    )
+def _check_special_tokens_mask(mask: torch.Tensor, input_ids: torch.Tensor) -> None:
+    cause = "call the tokenizer with return_special_tokens_mask=True and return_tensors='pt'."
+    require_type("special_tokens_mask", mask, torch.Tensor, cause)
+    cause = "was one of them padded or truncated without the other?"
+    require_same_shape("special_tokens_mask", mask, "input_ids", input_ids.shape, cause)
     if ((mask != 0) & (mask != 1)).any():
         raise ValueError(
             "special_tokens_mask must hold only 0 and 1, but holds values from "
             f"{mask.min().item()} to {mask.max().item()}: it says whether a position is protected, "
             "not which token stands there."
         )
-    return mask.bool()
 
 
-def _check_words(
+def _words(
     word_ids: WordIds | None, input_ids: torch.Tensor, whole_word: bool
 ) -> np.ndarray | None:
     """Return the word ids in the shape of ``input_ids``, with -1 for ``None``."""
+    if word_ids is not None and not whole_word:
+        raise ValueError(
+            "word_ids must be None when policy.whole_word is False, but was given: "
+            "pass policy=MaskingPolicy(whole_word=True) to select whole words."
+        )
     if not whole_word:
-        if word_ids is not None:
-            raise ValueError(
-                "word_ids must be None when policy.whole_word is False, but was given: "
-                "pass policy=MaskingPolicy(whole_word=True) to select whole words."
-            )
         return None
     if word_ids is None:
         raise ValueError(
@@ -284,26 +249,17 @@ def _check_words(
             "not say where a word ends. Pass batch.word_ids(0) for one text, and "
             "[batch.word_ids(i) for i in range(len(input_ids))] for a batch."
         )
-    words = word_ids if isinstance(word_ids, torch.Tensor) else _words_from_lists(word_ids)
-    require_same_shape(
-        "word_ids",
-        words,
-        "input_ids",
-        input_ids.shape,
-        "give a list for each row of a batch, made by the same call of the tokenizer.",
-    )
-    return words.numpy(force=True)
-
-
-def _words_from_lists(word_ids: Sequence[Any]) -> torch.Tensor:
-    rows = word_ids if word_ids and isinstance(word_ids[0], Sequence) else [word_ids]
-    lengths = {len(row) for row in rows}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"word_ids must have rows of equal length, but they have {sorted(lengths)}: "
-            "take them from the padded batch."
-        )
-    # NumPy reads None as nan in one pass; a comprehension takes five times as long.
-    numbers = np.nan_to_num(np.array(rows, dtype=np.float64), nan=-1)
-    words = torch.from_numpy(numbers).long()
-    return words if rows is word_ids else words.squeeze(0)
+    if isinstance(word_ids, torch.Tensor):
+        words = word_ids.numpy(force=True)
+    else:
+        lengths = {len(row) for row in word_ids if isinstance(row, Sequence)}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"word_ids must have rows of equal length, but they have {sorted(lengths)}: "
+                "take them from the padded batch."
+            )
+        # NumPy reads None as nan in one pass; a comprehension takes five times as long.
+        words = np.nan_to_num(np.array(word_ids, dtype=np.float64), nan=-1)
+    cause = "give a list for each row of a batch, made by the same call of the tokenizer."
+    require_same_shape("word_ids", words, "input_ids", input_ids.shape, cause)
+    return words
