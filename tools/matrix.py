@@ -34,7 +34,7 @@ PINNED = re.search(
 RELEASES = ["4.57.*", PINNED, "5.*"]
 TEST = [
     "-o", "addopts=", "--doctest-modules", "--nbval-lax", "--nbval-current-env",
-    "--nbval-cell-timeout=240", "-q", "-p", "no:cacheprovider", "--ignore=tests/site",
+    "-q", "-p", "no:cacheprovider", "--ignore=tests/site",
 ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def without_mlmtutor(folder, *command, checkpoint=needs_nothing.CHECKPOINT):
 
 
 def nbval(option):
-    options = ["-q", "-p", "no:cacheprovider", "--nbval-current-env", "--nbval-cell-timeout=120"]
+    options = ["-q", "-p", "no:cacheprovider", "--nbval-current-env"]
     return ["-m", "pytest", *options, option, str(needs_nothing.NOTEBOOK), "-o", "addopts="]
 
 

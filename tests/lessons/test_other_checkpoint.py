@@ -37,7 +37,7 @@ def test_only_the_embedded_model_is_trained(checkpoint):
 def run(notebooks, checkpoint, report):
     """Run notebooks on a checkpoint; returns what pytest said."""
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-q"]
-    command += ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240"]
+    command += ["--nbval-lax", "--nbval-current-env"]
     return subprocess.run(
         [*command, f"--junitxml={report}", notebooks],
         cwd=stored.ROOT,
