@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from mlmtutor._validate import require_ids, require_not_negative, require_same_shape
+from mlmtutor._validate import require_ids, require_known_ids, require_same_shape
 from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.loss import require_labels_below
 from mlmtutor.model import longest_input
@@ -30,15 +30,14 @@ def labelled_only_loss(
     its two modes, loss and gradients of two rows are compared with those of the dense
     computation, and a model for which they differ is refused.
 
-    ``torch.compile`` works with graph breaks: the checks of the input read values, and how many
-    positions have a label depends on the data (``nonzero``). So ``fullgraph=True`` fails. Compile
-    the body of the model, ``model.base_model.compile(fullgraph=True)``, or leave the option out.
+    ``torch.compile`` works with graph breaks, since how many positions have a label depends on
+    the data. So ``fullgraph=True`` fails, except for the body of the model,
+    ``model.base_model.compile(fullgraph=True)``.
 
     Args:
-        model: a ``...ForMaskedLM`` of transformers. Not a wrapper such as
-            ``DistributedDataParallel``, ``PeftModel`` or ``torch.compile``: what a wrapper does in
-            its own ``forward`` would be left out. Put the call into the ``forward`` of a module,
-            and wrap that.
+        model: a ``...ForMaskedLM`` of transformers, and not a wrapper such as
+            ``DistributedDataParallel`` or ``PeftModel``. Put the call into the ``forward`` of a
+            module, and wrap that.
         input_ids: int64, (batch, length).
         labels: int64, (batch, length): token ids, and -100 where nothing is scored.
         **inputs: the other tensors of the batch, such as ``attention_mask``.
@@ -136,25 +135,26 @@ def _try_once(model: PreTrainedModel, input_ids: torch.Tensor, inputs: dict[str,
                     f"head: {type(error).__name__}: {error}"
                 ) from error
             results.append([loss.detach(), *(g for g in gradients if g is not None)])
-    dense, sparse = results
     kind = input_ids.device.type
     autocast = torch.is_autocast_enabled(kind)
     precision = torch.get_autocast_dtype(kind) if autocast else model.dtype
     tolerance = torch.finfo(precision).eps ** 0.5  # 0.0003 in float32; a wrong head is far off
-    for at, name in ((slice(0, 1), "loss"), (slice(1, None), "gradient")):
-        off, size = (
-            sum(float(x.float().square().sum()) for x in tensors) ** 0.5
-            for tensors in (
-                [a - b for a, b in zip(sparse[at], dense[at], strict=True)],
-                dense[at],
-            )
-        )
-        if not off <= tolerance * size:
+    (dense, *dense_gradients), (sparse, *sparse_gradients) = results
+    for name, right, found in (
+        ("loss", [dense], [sparse]),
+        ("gradient", dense_gradients, sparse_gradients),
+    ):
+        off = _norm([a - b for a, b in zip(found, right, strict=True)])
+        if not off <= tolerance * _norm(right):
             raise TypeError(
                 f"labelled_only_loss can't be used with this {type(model).__name__}: when its head "
                 f"sees the labelled positions alone, the {name} of two rows is off by "
-                f"{off / size:.1%}. Call the model itself."
+                f"{off / _norm(right):.1%}. Call the model itself."
             )
+
+
+def _norm(tensors: list[torch.Tensor]) -> float:
+    return sum(float(x.float().square().sum()) for x in tensors) ** 0.5
 
 
 def _two_rows(value: Any, rows: int) -> Any:
@@ -208,16 +208,11 @@ def _check_batch(
             "input_ids must have the shape (batch, length), with ids in it, but have "
             f"{tuple(input_ids.shape)}: for one sentence add a dimension with .unsqueeze(0)."
         )
-    require_not_negative("input_ids", input_ids)
-    require_same_shape(
-        "labels", labels, "input_ids", input_ids.shape, "there is one label for each position."
-    )
-    vocab_size = model.config.vocab_size
-    if input_ids.max() >= vocab_size:
-        raise ValueError(
-            f"input_ids must be between 0 and {vocab_size - 1}, the last that the model knows, but "
-            f"{int(input_ids.max())} is among them: do these ids come from another tokenizer?"
-        )
+    cause = "there is one label for each position."
+    require_same_shape("labels", labels, "input_ids", input_ids.shape, cause)
+    vocab_size, last = model.config.vocab_size, "the last that the model knows"
+    smallest, largest = map(int, input_ids.aminmax())
+    require_known_ids(smallest, largest, vocab_size, last)
     if input_ids.shape[1] > longest_input(model):
         raise ValueError(
             f"input_ids must have at most {longest_input(model)} positions for this model, but "

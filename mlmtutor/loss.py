@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import cross_entropy
 
-from mlmtutor._validate import require_ids
+from mlmtutor._validate import require_ids, require_type
 from mlmtutor.labels import IGNORE_INDEX
 
 
@@ -24,13 +24,9 @@ def masked_lm_loss(
     gradient, and so to ``model(input_ids, labels=labels).loss``. Position *i* of the logits is
     scored against position *i* of the labels: nothing is shifted.
 
-    As in torch, the result has the dtype of the logits. Sums of half-precision numbers are
-    rounded once here and several times there, so a sum or mean may differ in the last bits; the
-    tests allow 4 times the machine epsilon of the dtype. ``reduction="none"`` and gradients agree
-    to the same bound.
-
-    ``torch.compile`` takes it with graph breaks, since the check of the labels and the choice of
-    the labelled positions read values. Where ``fullgraph=True`` is wanted, call ``cross_entropy``.
+    The two agree to 4 times the machine epsilon of the dtype, which is that of the logits.
+    ``torch.compile`` takes this function with graph breaks, since it reads the values of the
+    labels. Where ``fullgraph=True`` is wanted, call ``cross_entropy``.
 
     Args:
         logits: scores before softmax, floating point, (..., V) for a vocabulary of V tokens.
@@ -82,11 +78,8 @@ def masked_lm_loss(
 
 
 def _check_loss_input(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> None:
-    if not isinstance(logits, torch.Tensor):
-        raise TypeError(
-            f"logits must be a torch.Tensor, but is a {type(logits).__name__}: "
-            "from the output of a model, pass output.logits."
-        )
+    cause = "from the output of a model, pass output.logits."
+    require_type("logits", logits, torch.Tensor, cause)
     if not logits.is_floating_point():
         raise ValueError(
             f"logits must be floating point, but have dtype {logits.dtype}: "
@@ -156,15 +149,14 @@ def trainer_loss(
     """Loss of one micro-batch, for ``Trainer(..., compute_loss_func=trainer_loss)``.
 
     In training it is the sum over the labelled positions of the micro-batch, divided by the
-    number of labelled positions in everything that one optimizer step sees. Trainer adds up the
-    gradients of the micro-batches, so they become the gradient of the one large batch. With
-    several processes Trainer counts over all of them (``average_tokens_across_devices=True``, the
-    default of transformers 5) and multiplies by their number, because it averages their gradients.
+    number of labelled positions in everything that one optimizer step sees, so the gradients that
+    Trainer adds up are those of the one large batch. With several processes Trainer counts over
+    all of them (``average_tokens_across_devices=True``, the default of transformers 5).
 
-    In evaluation Trainer averages over batches, whatever a batch returns. A batch without a label
-    returns nan, which transformers 5 leaves out; a 0 would count. Batches with few labels still
-    weigh as much as batches with many. For an ``eval_loss`` that is the mean over all labels,
-    whatever the batch size, let Trainer keep the loss at each position::
+    In evaluation Trainer averages over batches. One without a label returns nan, which
+    transformers 5 leaves out; one with few labels weighs as much as one with many. For an
+    ``eval_loss`` that is the mean over all labels, whatever the batch size, let Trainer keep the
+    loss at each position::
 
         Trainer(
             ...,
@@ -177,14 +169,13 @@ def trainer_loss(
             },
         )
 
-    ``label_smoothing_factor`` is honoured: Trainer doesn't pass it on, so it is read from the
-    Trainer that calls.
+    ``label_smoothing_factor`` is honoured: it is read from the Trainer that calls.
 
     Args:
         outputs: what the model returned when it was called without labels: an object or a
             mapping with ``logits``, or a tuple whose first entry they are; (batch, length, V).
         labels: int64, (batch, length): token ids, and -100 where nothing is scored.
-        num_items_in_batch: how many positions are labelled in the whole batch, an int or a
+        num_items_in_batch: how many positions are labelled in the whole batch, a number or a
             tensor of one element. ``None``: those of ``labels``, so the result is their mean.
 
     Returns:
@@ -234,15 +225,13 @@ def trainer_loss(
 
 def _number_of_items(given: torch.Tensor | int | None, here: int) -> float:
     """Return the divisor: what was given, checked, or the labels that are here."""
-    if given is None:
-        return here
     if isinstance(given, torch.Tensor) and given.numel() != 1:
         raise ValueError(
             "num_items_in_batch must have one element, but has the shape "
             f"{tuple(given.shape)}: Trainer repeats it when one process drives several GPUs. "
             "Start one process for each GPU with torchrun."
         )
-    number = float(given)
+    number = float(here if given is None else given)
     if not number >= here:
         raise ValueError(
             f"num_items_in_batch must count the labels of the whole batch, but is {given} where "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from mlmtutor._validate import require_mask_token
+from mlmtutor._validate import require_mask_token, require_type
 from mlmtutor.loss import masked_lm_loss
 from mlmtutor.model import longest_input
 
@@ -40,8 +40,7 @@ def top_predictions(
     """Predict the ``k`` most likely tokens for each mask in ``text``.
 
     Each mask is predicted on its own: two masks side by side don't know each other's answer.
-    No label is needed. The model runs in eval mode and without gradient; afterwards each of its
-    modules is in its own mode again.
+    The model runs in eval mode and without gradient, and is left in the mode in which it was.
 
     Args:
         text: one text with at least one ``tokenizer.mask_token`` in it. It is never truncated.
@@ -134,9 +133,9 @@ def pseudo_log_likelihood(
     label stands there, so the labels are a diagonal. With all rows in one batch the total is
     ``-n * model(batch, labels=labels).loss``.
 
-    The model runs in eval mode and without gradient; afterwards each of its modules is in its own
-    mode again. Its head is applied to the hidden token of each row alone, so no logits
-    of shape (rows, length, V) are made.
+    The model runs in eval mode and without gradient, and is left in the mode in which it was. Its
+    last layer is applied to the hidden token of each row alone, so no logits of shape
+    (rows, length, V) are made.
 
     Args:
         text: one text. It is never truncated. Special tokens that the tokenizer adds are not
@@ -145,11 +144,10 @@ def pseudo_log_likelihood(
         model: a model with an MLM head, such as ``BertForMaskedLM``.
         within_word: hide, together with a token, the later pieces of its word. Without it the
             later pieces give the earlier ones away, and rare words get too high a score.
-        batch_size: how many rows the model reads at a time. It bounds the memory, and does not
-            change the score.
+        batch_size: how many rows the model reads at a time.
 
     Returns:
-        The tokens and their log-probabilities, with ``total`` and ``pseudo_perplexity``.
+        A :class:`PseudoLogLikelihood`.
 
     Raises:
         TypeError: ``text`` is not a string, or the model has no logits at each position.
@@ -217,10 +215,7 @@ def pseudo_log_likelihood(
 
 def _encode(text: str, tokenizer: "PreTrainedTokenizerBase", model: Any) -> Any:
     """Return the text as a batch of one row, or say why the model can't read it."""
-    if not isinstance(text, str):
-        raise TypeError(
-            f"text must be a str, but is a {type(text).__name__}: call this once for each text."
-        )
+    require_type("text", text, str, "call this once for each text.")
     encoded = tokenizer(
         text,
         return_tensors="pt",
@@ -229,12 +224,13 @@ def _encode(text: str, tokenizer: "PreTrainedTokenizerBase", model: Any) -> Any:
         truncation=False,
         verbose=False,
     )
-    length, limit = encoded["input_ids"].shape[1], longest_input(model)
-    if length > min(tokenizer.model_max_length, limit):
+    length = encoded["input_ids"].shape[1]
+    limit = min(tokenizer.model_max_length, longest_input(model))
+    if length > limit:
         raise ValueError(
-            f"text must have at most {min(tokenizer.model_max_length, limit)} tokens for this "
-            f"model, special tokens included, but has {length}: give it sentence by sentence. It "
-            "is not truncated for you, because that would make another text of it."
+            f"text must have at most {limit} tokens for this model, special tokens included, but "
+            f"has {length}: give it sentence by sentence. It is not truncated for you, because "
+            "that would make another text of it."
         )
     token_id, vocab_size = int(encoded["input_ids"].max()), model.config.vocab_size
     if token_id >= vocab_size:
