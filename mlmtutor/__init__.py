@@ -28,24 +28,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULE_OF = {
-    "IGNORE_INDEX": "labels",
-    "CheckedCollator": "doctor",
-    "MaskingPolicy": "masking",
-    "alignment": "alignment_table",
-    "convert_labels": "labels",
-    "diagnose": "doctor",
-    "diagnose_trainer": "doctor",
-    "explain_error": "releases",
-    "is_trained": "model",
-    "labelled_only_loss": "labelled_only",
-    "load_tutor": "model",
-    "mask_tokens": "masking",
-    "masked_lm_loss": "loss",
-    "pseudo_log_likelihood": "scoring",
-    "top_predictions": "scoring",
-    "trainer_loss": "loss",
+_NAMES = {
+    "alignment_table": ["alignment"],
+    "doctor": ["CheckedCollator", "diagnose", "diagnose_trainer"],
+    "labelled_only": ["labelled_only_loss"],
+    "labels": ["IGNORE_INDEX", "convert_labels"],
+    "loss": ["masked_lm_loss", "trainer_loss"],
+    "masking": ["MaskingPolicy", "mask_tokens"],
+    "model": ["is_trained", "load_tutor"],
+    "releases": ["explain_error"],
+    "scoring": ["pseudo_log_likelihood", "top_predictions"],
 }
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *_MODULE_OF]
 
 

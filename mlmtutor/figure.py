@@ -27,13 +27,7 @@ STYLE: Any = {
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A drawn figure: HTML with alt text and caption in a notebook, both as text elsewhere.
-
-    Attributes:
-        svg: the drawing.
-        alt: what the drawing shows, for those who don't see it.
-        caption: what to read off it.
-    """
+    """An SVG with alt text and caption: HTML in a notebook, the words alone elsewhere."""
 
     svg: str
     alt: str
@@ -57,16 +51,8 @@ class Figure:
 def figure(rows: int = 1, columns: int = 1, *, size: Any = None, **options: Any) -> tuple[Any, Any]:
     """Return a matplotlib figure and its axes in the style of the lessons.
 
-    It belongs to no window and to no global state: draw on the axes, then call :func:`finish`.
-
-    Args:
-        rows: rows of axes.
-        columns: columns of axes.
-        size: width and height in inches; ``None`` for that of the style.
-        options: passed to ``matplotlib.figure.Figure.subplots``.
-
-    Returns:
-        ``(figure, axes)``, as ``matplotlib.pyplot.subplots`` does.
+    Draw on the axes, then call :func:`finish`. Arguments and result are those of
+    ``matplotlib.pyplot.subplots``, with ``size`` in inches; the figure belongs to no window.
 
     Example:
         >>> canvas, axes = figure()
@@ -85,13 +71,8 @@ def figure(rows: int = 1, columns: int = 1, *, size: Any = None, **options: Any)
 def drawing(width: float, height: float, *, size: Any = None) -> tuple[Any, Any]:
     """Return a figure and axes without scales, for boxes and arrows.
 
-    Args:
-        width: the axes go from 0 to this, to the right.
-        height: the axes go from 0 to this, downwards.
-        size: width and height in inches; ``None`` for one that keeps squares square.
-
-    Returns:
-        ``(figure, axes)``.
+    The axes go from 0 to ``width``, to the right, and from 0 to ``height``, downwards. ``size`` is
+    in inches; ``None`` keeps squares square.
     """
     canvas, axes = figure(size=size or (7.2, 7.2 * height / width))
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -129,13 +110,12 @@ def plain(text: str) -> str:
 def finish(canvas: Any, *, alt: str, caption: str) -> Figure:
     """Draw a matplotlib figure as SVG and give it its words.
 
+    Its bytes are the same in each run on one machine.
+
     Args:
         canvas: the figure from :func:`figure` or :func:`drawing`.
         alt: what the drawing shows, in a sentence or two, with its numbers.
         caption: what to read off it.
-
-    Returns:
-        A :class:`Figure` whose bytes are the same in each run on one machine.
 
     Raises:
         ValueError: ``alt`` or ``caption`` is empty.
@@ -148,3 +128,23 @@ def finish(canvas: Any, *, alt: str, caption: str) -> Figure:
     with matplotlib.rc_context(STYLE):
         canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return Figure(buffer.getvalue(), alt, caption)
+
+
+# How a cell looks, by what it means: its fill and its ink.
+LOOKS = {name: (colour, "white") for name, colour in COLOURS.items()} | {
+    "replaced": (COLOURS["replaced"], "black"),
+    "ignored": (PALE, COLOURS["ignored"]),
+    "pale": (PALE, TEXT),
+    "plain": ("white", TEXT),
+}
+
+
+def cells(
+    axes: Any, x: float, y: float, texts: Sequence[Any], looks: Sequence[str], *,
+    width: float = 1.0, height: float = 1.0, gap: float = 0.0, **font: Any,
+) -> None:  # fmt: skip
+    """Draw a row of boxes to the right of (x, y), a text in each, each in one of ``LOOKS``."""
+    for i, (text, look) in enumerate(zip(texts, looks, strict=True)):
+        fill, ink = LOOKS[look]
+        left = x + i * (width + gap)
+        box(axes, left, y, f"{text}", width=width, height=height, fill=fill, colour=ink, **font)

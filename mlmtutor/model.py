@@ -11,15 +11,20 @@ from collections.abc import Iterator
 from typing import Any
 
 TUTOR_FOLDER = pathlib.Path(__file__).with_name("tutor_bert")
+MEANINGS = {  # what an error of transformers says of a checkpoint
+    "Unrecognized configuration class": "{} is not a masked language model: AutoModelForMaskedLM "
+    "has no class for its configuration. Give a checkpoint such as 'bert-base-uncased'.",
+    "ignore_mismatched_sizes": "the weights of {} have other shapes than its config.json says: the "
+    "two files do not belong together. Save both again with save_pretrained.",
+}
 
 
 def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
     """Load a masked language model and its tokenizer.
 
-    Without a name this is the embedded model: a BERT of 6 layers with the WordPiece vocabulary
-    of ``bert-base-uncased`` (30,522 entries). It is read from the package, needs no network, and
-    its files are compared with their SHA-256 first. ``tutor_bert/README.md`` says where it comes
-    from and how good it is.
+    Without a name this is the embedded model, a BERT of 6 layers with the WordPiece vocabulary
+    of ``bert-base-uncased`` (30,522 entries); ``tutor_bert/README.md`` says how good it is. It
+    needs no network, and its files are compared with their SHA-256 first.
 
     Args:
         name: a checkpoint name such as ``"bert-base-uncased"``, or a folder. ``None`` takes the
@@ -31,9 +36,8 @@ def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
     Raises:
         TypeError: ``name`` is neither a string nor a path.
         FileNotFoundError: a file of the embedded model is missing.
-        ValueError: a file of the embedded model is not the one that was shipped, or the
-            checkpoint has no MLM head (transformers would give it a random one), or its weights
-            cannot be read.
+        ValueError: a file of the embedded model is not the one that was shipped; or the
+            checkpoint has no MLM head, or weights that cannot be read.
         OSError: the checkpoint cannot be found here, and transformers is offline; or the folder
             holds none.
 
@@ -72,16 +76,9 @@ def load_tutor(name: str | os.PathLike[str] | None = None) -> tuple[Any, Any]:
         except SafetensorError as error:
             raise ValueError(f"the weights of {chosen!r} cannot be read: {error}") from error
         except Exception as error:  # a damaged file makes any of them; tokenizers has but one
-            if "Unrecognized configuration class" in str(error):
-                raise ValueError(
-                    f"{chosen!r} is not a masked language model: AutoModelForMaskedLM has no "
-                    "class for its configuration. Give a checkpoint such as 'bert-base-uncased'."
-                ) from error
-            if "ignore_mismatched_sizes" in str(error):
-                raise ValueError(
-                    f"the weights of {chosen!r} have other shapes than its config.json says: the "
-                    "two files do not belong together. Save both again with save_pretrained."
-                ) from error
+            for sign, meaning in MEANINGS.items():
+                if sign in str(error):
+                    raise ValueError(meaning.format(repr(chosen))) from error
             if local or isinstance(error, OSError):
                 raise OSError(_why_not_found(chosen)) from error
             raise
@@ -105,13 +102,6 @@ def is_trained(tokenizer: Any, model: Any) -> bool:
     Each token of one sentence is hidden in turn. A trained model gives it a mean -log p below
     half of ln V, where V is the size of the vocabulary: an even guess costs ln V. The lessons
     ask this before an assertion that random weights can't fulfil.
-
-    Args:
-        tokenizer: the tokenizer of the model.
-        model: a masked language model.
-
-    Returns:
-        True or False.
 
     Example:
         >>> model, tokenizer = load_tutor()
@@ -141,13 +131,8 @@ def longest_input(model: Any) -> float:
     """Return how many tokens in a row the model can read, special tokens included.
 
     It is the number of rows of its table of positions, without those that it never uses: RoBERTa
-    and its relatives count from ``padding_idx + 1``.
-
-    Args:
-        model: a model of transformers.
-
-    Returns:
-        An int; ``math.inf`` where nothing limits it, as with relative or rotary positions.
+    and its relatives count from ``padding_idx + 1``. Where nothing limits it, as with relative or
+    rotary positions, it is ``math.inf``.
 
     Example:
         >>> model, _ = load_tutor()
@@ -181,8 +166,8 @@ def verify_files(folder: pathlib.Path) -> None:
     if not listing.is_file():
         raise FileNotFoundError(f"{listing} is missing. {advice}")
     try:
-        expected_sums = dict(json.loads(listing.read_text(encoding="utf-8")).items())
-    except (ValueError, AttributeError, RecursionError) as error:
+        expected_sums = json.loads(listing.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
             f"{listing} is not the file that was shipped: {error}. {advice}"
         ) from error
