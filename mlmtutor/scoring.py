@@ -20,10 +20,9 @@ class Prediction(NamedTuple):
     """One token that the model predicts at a mask.
 
     Attributes:
-        token: the entry of the vocabulary, so with ``##`` or ``Ġ`` where it has one; ``?`` if the
-            tokenizer has no token for the id.
+        token: with ``##`` or ``Ġ`` where the vocabulary has it; ``?`` if it has none for the id.
         token_id: its id.
-        probability: its probability among all tokens that the model has, between 0 and 1.
+        probability: its probability among all tokens that the model has.
     """
 
     token: str
@@ -100,7 +99,7 @@ class PseudoLogLikelihood:
     """The score of a text: how likely each of its tokens is, given all the others.
 
     Attributes:
-        tokens: the scored tokens in the order of the text, so without ``[CLS]`` and ``[SEP]``.
+        tokens: the scored tokens in the order of the text, without ``[CLS]`` and ``[SEP]``.
         log_probabilities: for each the natural logarithm of its probability while it is hidden.
     """
 
@@ -217,13 +216,9 @@ def _encode(text: str, tokenizer: "PreTrainedTokenizerBase", model: Any) -> Any:
     """Return the text as a batch of one row, or say why the model can't read it."""
     require_type("text", text, str, "call this once for each text.")
     encoded = tokenizer(
-        text,
-        return_tensors="pt",
-        return_special_tokens_mask=True,
-        return_attention_mask=True,
-        truncation=False,
-        verbose=False,
-    )
+        text, return_tensors="pt", return_special_tokens_mask=True, return_attention_mask=True,
+        truncation=False, verbose=False,
+    )  # fmt: skip
     length = encoded["input_ids"].shape[1]
     limit = min(tokenizer.model_max_length, longest_input(model))
     if length > limit:

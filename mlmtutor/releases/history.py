@@ -13,16 +13,10 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Notice:
-    """What ``forward`` says when it is given a keyword that it used to know.
+    """What ``forward`` says when it is given a keyword that it used to know."""
 
-    Attributes:
-        keyword: the old name, such as ``masked_lm_labels``.
-        kind: the class of the warning, or ``AssertionError``.
-        text: what it says.
-    """
-
-    keyword: str
-    kind: str
+    keyword: str  # the old name, such as masked_lm_labels
+    kind: str  # the class of the warning, or AssertionError
     text: str
 
 
@@ -83,20 +77,14 @@ class Release:
     def takes(self, keyword: str) -> str:
         """Return what a call with this keyword does.
 
-        Args:
-            keyword: a name, such as ``masked_lm_labels``.
-
-        Returns:
-            ``accepted`` for an argument of ``forward``; the class of the warning with which an
-            old name is still taken; ``TypeError`` or ``AssertionError`` where it is refused;
-            ``dropped`` where it is taken and never used.
+        ``accepted`` for an argument of ``forward``; the class of the warning with which an old
+        name is still taken; ``TypeError`` or ``AssertionError`` where it is refused; ``dropped``
+        where it is taken and never used.
         """
         if keyword in self.arguments:
             return "accepted"
-        for notice in self.notices:
-            if notice.keyword == keyword:
-                return notice.kind
-        return self.unknown_keyword
+        kinds = {notice.keyword: notice.kind for notice in self.notices}
+        return kinds.get(keyword, self.unknown_keyword)
 
 
 def label_history() -> list[Release]:
@@ -118,10 +106,9 @@ def label_history() -> list[Release]:
     for record in _read("label_history.json"):
         record["arguments"] = tuple(record["arguments"])
         record["notices"] = tuple(Notice(**notice) for notice in record["notices"])
-        collator = record.pop("collator") or {"key": None, "ignored": None}
-        record["collator_key"] = collator["key"]
-        record["collator_ignored"] = collator["ignored"]
-        releases.append(Release(**record))
+        collator = record.pop("collator") or {}
+        key, ignored = collator.get("key"), collator.get("ignored")
+        releases.append(Release(**record, collator_key=key, collator_ignored=ignored))
     return releases
 
 
