@@ -6,9 +6,14 @@ there, else with 1.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlmtutor.doctor.source import Report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,25 +57,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _doctor(paths: list[str], form: str) -> int:
-    from mlmtutor.doctor import source
+    from mlmtutor.doctor.source import lint_paths
 
-    report = source.lint_paths(paths)
-    text = {"text": source.as_text, "json": source.as_json, "github": source.as_github}[form](
-        report
-    )
+    report = lint_paths(paths)
+    text = {"text": as_text, "json": as_json, "github": as_github}[form](report)
     try:
         if text:
             print(text, flush=True)
     except BrokenPipeError:  # of `| head`: what comes after is not wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     for note in report.unread:
-        print(f"mlmtutor doctor: not read: {source.printable(note)}", file=sys.stderr)
+        print(f"mlmtutor doctor: not read: {printable(note)}", file=sys.stderr)
     for path in report.unusable:
         told = "not a .py or .ipynb file, and no folder with one in it that may be read"
-        print(f"mlmtutor doctor: {source.printable(path)}: {told}", file=sys.stderr)
+        print(f"mlmtutor doctor: {printable(path)}: {told}", file=sys.stderr)
     if report.unusable or not report.files:
         return 2
     return 1 if report.findings else 0
+
+
+def printable(text: str) -> str:
+    """Return text that is one line in a terminal: a file name may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def as_text(report: "Report") -> str:
+    """For people: a line for each place, and under it what to write instead."""
+    lines = [
+        f"{printable(f.place)}: {f.severity} {f.code}: {f.message}\n    fix: {f.fix}"
+        for f in report.findings
+    ]
+    files = f"{report.files} file{'s' * (report.files != 1)} read"
+    found = f"{len(report.findings)} finding{'s' * (len(report.findings) != 1)}"
+    return "\n".join([*lines, f"{files}, {found}."])
+
+
+def as_json(report: "Report") -> str:
+    """For programs: the findings with all their fields."""
+    return json.dumps(vars(report) | {"findings": [vars(f) for f in report.findings]}, indent=2)
+
+
+def as_github(report: "Report") -> str:
+    """For GitHub Actions: a workflow command for each place, which marks it in the pull request."""
+    lines = []
+    for f in report.findings:
+        path = printable(f.path).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+        line, cell = (f.line, "") if f.cell is None else (1, f"cell {f.cell}, line {f.line}: ")
+        told = f"{cell}{f.message}. Fix: {f.fix}".replace("%", "%25")
+        place = f"file={path},line={line},col={f.column},title={f.code}"
+        lines.append(f"::{f.severity} {place}::{told}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlmtutor.doctor.program import (
-    SPELLINGS,
     WORDS,
     Program,
     dotted,
@@ -30,7 +29,7 @@ from mlmtutor.doctor.program import (
     table,
     word,
 )
-from mlmtutor.doctor.recipes import Found, follow
+from mlmtutor.doctor.recipes import follow
 
 LARGEST = 2_000_000  # characters of one file; more is data, and takes minutes to parse
 SUFFIXES = (".py", ".ipynb")
@@ -39,8 +38,7 @@ IMPORTS = re.compile(rb"(^|\\n|\")[ \t]*(from|import)[ \t]+transformers\b", re.M
 CELL = 10_000_000  # is added to the lines of a notebook, once for each cell and the one before
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """One thing that is looked for, and what is said of it."""
 
     code: str
@@ -72,22 +70,16 @@ class LintFinding:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`lint_paths` returns.
-
-    Attributes:
-        findings: what was found.
-        files: the number of files that were read.
-        unread: files and cells that could not be read, with the reason.
-        unusable: paths that are no program and hold none.
-    """
+    """What :func:`lint_paths` returns."""
 
     findings: tuple[LintFinding, ...]
-    files: int
-    unread: tuple[str, ...]
-    unusable: tuple[str, ...]
+    files: int  # that were read
+    unread: tuple[str, ...]  # files and cells that could not be read, with the reason
+    unusable: tuple[str, ...]  # paths that are no program and hold none
 
 
 RULES = tuple(Rule(code, **rule) for code, rule in table("source.toml").items())
+Found = tuple[str, ast.AST | None] | tuple[str, ast.AST, str, str]  # code, place; message, fix
 
 
 # What transformers no longer has ------------------------------------------------------------------
@@ -96,9 +88,8 @@ RULES = tuple(Rule(code, **rule) for code, rule in table("source.toml").items())
 @functools.cache
 def _gone() -> dict[str, dict[str, str]]:
     """For each list of names: name -> the first release without it."""
-    read = table("obsolete.toml")
+    read, methods = table("obsolete.toml"), table("instead.toml")["methods"]
     lists = {"names": read["names"], "modules": read["modules"], **read["keywords"]}
-    methods = table("instead.toml")["methods"]
     return {"methods": dict.fromkeys(methods, "5.0.0")} | {
         title: {name: since for since, names in releases.items() for name in names.split()}
         for title, releases in lists.items()
@@ -120,32 +111,33 @@ def gone_since(title: str, name: str) -> str | None:
     return _gone()[title].get(name) or ("5.0.0" if family else None)
 
 
-def _obsolete(program: Program) -> Iterator[Found]:
-    """Imports, attributes, keywords and methods that are gone."""
-    names: list[tuple[str, str, ast.AST]] = []  # list, name, place
+def _used(program: Program) -> Iterator[tuple[str, str, ast.AST]]:
+    """What a program takes from transformers: the list that it may be in, the name, the place."""
     tokenizers = any(re.match(r"transformers\..*Tokenizer", o) for o in program.origins.values())
     star, own = program.origins.get("*") == "transformers.*", program.definitions | program.origins
     for node in program.nodes:
         match node:
-            case ast.ImportFrom(module=str(module), level=0) if re.match(r"transformers\b", module):
-                names.append(("modules", module[13:], node))
-                names += [("names", alias.name, alias) for alias in node.names]
-            case ast.Import():
-                names += [("modules", a.name[13:], a) for a in node.names
-                          if a.name.startswith("transformers.")]  # fmt: skip
+            case ast.ImportFrom(module=str(name), level=0) if name.split(".")[0] == "transformers":
+                yield "modules", name[13:], node
+                yield from (("names", alias.name, alias) for alias in node.names)
+            case ast.alias(name=name) if name.startswith("transformers."):
+                yield "modules", name[13:], node
             case ast.Attribute(value=ast.Name(id=owner)) if program.origin(owner) == "transformers":
-                names.append(("names", node.attr, node))
+                yield "names", node.attr, node
             case ast.Name(id=name) if star and name not in own:
-                names.append(("names", name, node))
-            case ast.Call():
-                owner, method = _class_of_transformers(program, node.func), last(node.func)
+                yield "names", name, node
+            case ast.Call(func=function):
+                owner = _class_of_transformers(program, function)
                 if owner in _gone():
-                    names += [(owner, key, place) for key, _, place in program.keywords(node)]
-                if method in ("encode_plus", "batch_encode_plus") and tokenizers:
-                    names.append(("methods", method, node.func))
-                yield from _old_labels(program, node)
+                    yield from ((owner, key, place) for key, _, place in program.keywords(node))
+                if tokenizers and last(function) in ("encode_plus", "batch_encode_plus"):
+                    yield "methods", last(function), function
+
+
+def _obsolete(program: Program) -> Iterator[Found]:
+    """Imports, attributes, keywords and methods that are gone."""
     reported: set[ast.AST] = set()
-    for title, name, node in names:
+    for title, name, node in _used(program):
         since = gone_since(title, name)
         if since and program.parents.get(node) not in reported and not _is_guarded(program, node):
             reported.add(node)
@@ -155,22 +147,20 @@ def _obsolete(program: Program) -> Iterator[Found]:
             yield "obsolete-name", node, f"{told.format(name)} since transformers {since}", fix
 
 
-def _old_labels(program: Program, call: ast.Call) -> Iterator[Found]:
+def _old_labels(program: Program) -> Iterator[Found]:
     """``masked_lm_labels`` of a masked model of transformers."""
-    words = {key: place for key, _, place in program.keywords(call)}
-    old = words.keys() & {"masked_lm_labels", "lm_labels"}
-    if not old or _is_guarded(program, call):
-        return
-    bound = last(call.func) == "partial" and call.args
-    kinds = program.kinds(call.args[0] if bound else call.func)
-    if not kinds:  # it may be a model, from the names alone
-        taken = {name for _, name in program.parameters} | {"lm_labels"}  # by a function here
-        about = "masked" in program.models or "AutoModelWithLMHead" in program.origins
-        guess = re.search(r"model|net|bert|mlm|encoder", dotted(call.func).lower())
-        old = old - taken if about and guess and "logits" not in words else set()
-    origins = {origin.split(".")[0] for origin in program.origins.values()}
-    if kinds <= {"masked"} and not origins & {"pytorch_transformers", "pytorch_pretrained_bert"}:
-        for key in old:
+    if any(re.match("pytorch_(transformers|pretrained)", o) for o in program.origins.values()):
+        return  # where it is the only name
+    about = "masked" in program.models or "AutoModelWithLMHead" in program.origins
+    for call in itertools.chain(*program.called.values()):
+        words = {key: place for key, _, place in program.keywords(call)}
+        old = words.keys() & {"masked_lm_labels", "lm_labels"}
+        bound = old and last(call.func) == "partial" and call.args
+        kinds = program.kinds(call.args[0] if bound else call.func) if old else set()
+        if old and not kinds and about and "logits" not in words:  # from the names alone
+            kinds = {"masked"} if named("model_names", dotted(call.func)) else kinds
+            old = old & {"masked_lm_labels"} - program.parameters
+        for key in old if "masked" in kinds and not _is_guarded(program, call) else ():
             told = WORDS["gone"]["forward"].format(key)
             yield "obsolete-name", words[key], told, "call it ``labels``"
 
@@ -192,16 +182,11 @@ def _class_of_transformers(program: Program, function: ast.expr) -> str:
 def _is_guarded(program: Program, node: ast.AST) -> bool:
     """Whether a place is for other releases: in a ``try``, after a look at the version."""
     while parent := program.parents.get(node):
-        looks: list[ast.expr | None] = []
-        match parent:
-            case ast.If() | ast.IfExp():
-                looks = [parent.test]
-            case ast.ExceptHandler():
-                looks = [parent.type]
-            case ast.Try() if node in parent.body:
-                looks = [handler.type for handler in parent.handlers]
-        names = (last(n) for look in looks for n in ast.walk(look or ast.Name("Exception")))
-        if named("guards", " ".join(names)):
+        caught = [
+            handler.type or ast.Name("Exception") for handler in getattr(parent, "handlers", [])
+        ]
+        looks = [getattr(parent, "test", None), getattr(parent, "type", None), *caught]
+        if any(isinstance(look, ast.expr) and named("guards", ast.unparse(look)) for look in looks):
             return True
         node = parent
     return False
@@ -213,20 +198,19 @@ def _is_guarded(program: Program, node: ast.AST) -> bool:
 def _hand_spelled(program: Program) -> Iterator[Found]:
     """A mask token in a text that is given to a tokenizer of another family."""
     for call in itertools.chain(*program.called.values()):
-        owner = call.func
-        if named("encodes", last(owner)):
-            owner = getattr(owner, "value", owner)
-        families = {_family(value) for value, _ in program.values(owner)}
+        method = named("encodes", last(call.func)) and isinstance(call.func, ast.Attribute)
+        families = {
+            _family(made) for made in program.meant(call.func.value if method else call.func)
+        }
         own = families.pop() if len(families) == 1 else ""
         for argument in (*call.args, *(given.value for given in call.keywords)) if own else ():
             parts = [node for value in program.meant(argument) for node in ast.walk(value)]
-            if any(isinstance(part, ast.Call) for part in parts):
-                continue
-            for node, wrong in itertools.product(parts, set(SPELLINGS) - {own}):
-                text = str(node.value) if isinstance(node, ast.Constant) else ""
-                if wrong in text and "</mask>" not in text:
-                    what = f"this tokenizer does not know ``{wrong}``: it is split up, and "
-                    yield "hand-spelled-mask", node, what + "nothing is masked", ""
+            texts = [node for node in parts if isinstance(node, ast.Constant)]
+            changed = any(isinstance(part, ast.Call) for part in parts)  # by replace, by format
+            wrong = set(WORDS["spellings"]) - {own} if not changed else ()
+            for node, mask in itertools.product(texts, wrong):
+                if mask in str(node.value) and "</mask>" not in str(node.value):
+                    yield "hand-spelled-mask", node
 
 
 def _family(value: ast.expr) -> str:
@@ -243,52 +227,45 @@ def _family(value: ast.expr) -> str:
 
 def _trainers(program: Program) -> Iterator[Found]:
     """``Trainer``: the model, its collator, its labels and its metric belong together."""
+    labelled = any(is_labels(name) for name in program.words if name.isidentifier())
+    tokenizes = any(re.search(r"tok\w*$", name, re.I) for name in program.called)
     for call in itertools.chain(*program.called.values()):
         if _class_of_transformers(program, call.func) != "Trainer":
             continue
         kinds = program.kinds(program.argument(call, "model", 0))
         given = program.argument(call, "data_collator", 2)
-        made = program.meant(given) if given else []
-        collators = {last(c.func): c for c in made if isinstance(c, ast.Call)}
-        masker = collators.get("DataCollatorForLanguageModeling")
-        masks = program.masks(masker) if masker else None
-        if kinds == {"causal"} and masks is True:
-            what = "this collator masks tokens, but a causal model shifts the labels by one"
-            fix = "``mlm=False`` for this model, or load it with ``AutoModelForMaskedLM``"
-            yield "collator-of-another-task", call, what, fix
-        if kinds != {"masked"}:
-            continue
-        if masks is False:
-            what = "``mlm=False`` masks nothing: each label is the token that the model sees"
-            yield "collator-of-another-task", call, what, "``mlm=True``"
-        labelled = any(is_labels(name) for name in program.words if name.isidentifier())
-        tokenizes = any(re.search(r"tok\w*$", name, re.I) for name in program.called)
-        plain = not given or "DataCollatorWithPadding" in collators
-        if plain and tokenizes and not labelled and not program.collates:
-            yield "no-labels-for-trainer", call, "", ""
-        yield from _metric(program.definitions.get(last(program.argument(call, "compute_metrics"))))
+        made = {last(one.func): one for one in program.meant(given) if isinstance(one, ast.Call)}
+        masker = made.get("DataCollatorForLanguageModeling")
+        if masker and (kinds, program.masks(masker)) in (({"causal"}, True), ({"masked"}, False)):
+            yield "collator-of-another-task", call
+        labels = labelled or program.collates or not tokenizes
+        if kinds == {"masked"} and not labels and (not given or "DataCollatorWithPadding" in made):
+            yield "no-labels-for-trainer", call
+        metric = program.definitions.get(last(program.argument(call, "compute_metrics")))
+        yield from _metric(metric) if kinds == {"masked"} else ()
 
 
 def _metric(function: ast.AST | None) -> Iterator[Found]:
     """A metric that takes all positions: nothing in it looks for the ignored ones."""
     inside = list(ast.walk(function)) if function else []
-    for n in inside:
-        if number(n) == -100 or isinstance(n, ast.NotEq | ast.Gt | ast.GtE) or "ignore" in last(n):
-            return
+    chooses = ast.NotEq | ast.Gt | ast.GtE
+    if any(number(n) == -100 or isinstance(n, chooses) or "ignore" in last(n) for n in inside):
+        return
     for node in inside:
         scores = isinstance(node, ast.Call) and named("scores", last(node.func))
         equals = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq)
         if (scores or equals) and any(is_labels(last(n)) for n in ast.walk(node)):
-            yield "metric-counts-ignored", node, "", ""
+            yield "metric-counts-ignored", node
             return
 
 
 def _half_resized(program: Program) -> Iterator[Found]:
+    """``model.bert.resize_token_embeddings``: a part of a model, not the model."""
     for call in program.called.get("resize_token_embeddings", []):
-        owner = getattr(call.func, "value", None)
-        whole = owner.value if isinstance(owner, ast.Attribute) and owner.attr != "module" else None
+        part = getattr(call.func, "value", None)
+        whole = part.value if isinstance(part, ast.Attribute) and part.attr != "module" else None
         if program.kinds(whole) == {"masked"}:
-            yield "half-resized", call, "", ""
+            yield "half-resized", call
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -337,17 +314,17 @@ def lint_source(
                 where += f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
                 notes.append(f"{where}: {getattr(error, 'msg', None) or error}")
         program = Program(body)
-        looks = (_obsolete, follow, _hand_spelled, _trainers, _half_resized)
+        looks = (_obsolete, _old_labels, follow, _hand_spelled, _trainers, _half_resized)
         found = [one for look in looks for one in look(program)]
     except (ValueError, RecursionError) as error:
         notes.append(f"{path}: {error}")
         return []
-    for code, place, what, fix in found:
+    for code, place, *said in found:
         at, column, rule = getattr(place, "lineno", 1), getattr(place, "col_offset", 0), rules[code]
         cell, line = divmod(at, CELL)
-        said = [text.replace("``", "`") for text in (what or rule.title, fix or rule.fix)]
+        texts = [text.replace("``", "`") for text in said or (rule.title, rule.fix)]
         position = path, line, column + 1, cell - 1 if cell else None
-        findings[at, column, code] = LintFinding(*position, code, rule.severity, *said)
+        findings[at, column, code] = LintFinding(*position, code, rule.severity, *texts)
     return [findings[key] for key in sorted(findings)]
 
 
@@ -360,12 +337,9 @@ def _cells(text: str | bytes) -> list[tuple[int, str]]:
         language = language or (metadata.get("language_info") or {}).get("name") or "python"
         if not str(language).lower().startswith(("python", "ipython")):
             return []
-        cells = notebook.get("cells")
-        if cells is None:  # before format 4
-            cells = [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
         return [
-            (index, "".join(cell.get("source", cell.get("input", ""))))
-            for index, cell in enumerate(cells)
+            (index, "".join(cell["source"]))
+            for index, cell in enumerate(notebook["cells"])
             if cell.get("cell_type") == "code"
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -442,39 +416,3 @@ def _programs(path: str, unread: list[str]) -> Iterator[str]:
         folders[:] = sorted(n for n in set(folders) - venvs - SKIPPED if not n.startswith("."))
         wanted = (n for n in sorted(names) if n.endswith(SUFFIXES) and not n.startswith("."))
         yield from filter(os.path.isfile, (os.path.join(root, name) for name in wanted))
-
-
-# What is printed ----------------------------------------------------------------------------------
-
-
-def printable(text: str) -> str:
-    """Return text that is one line in a terminal: a file name may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def as_text(report: Report) -> str:
-    """For people: a line for each place, and under it what to write instead."""
-    lines = [
-        f"{printable(f.place)}: {f.severity} {f.code}: {f.message}\n    fix: {f.fix}"
-        for f in report.findings
-    ]
-    files = f"{report.files} file{'s' * (report.files != 1)} read"
-    found = f"{len(report.findings)} finding{'s' * (len(report.findings) != 1)}"
-    return "\n".join([*lines, f"{files}, {found}."])
-
-
-def as_json(report: Report) -> str:
-    """For programs: the findings with all their fields."""
-    return json.dumps(vars(report) | {"findings": [vars(f) for f in report.findings]}, indent=2)
-
-
-def as_github(report: Report) -> str:
-    """For GitHub Actions: a workflow command for each place, which marks it in the pull request."""
-    lines = []
-    for f in report.findings:
-        path = printable(f.path).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
-        line, cell = (f.line, "") if f.cell is None else (1, f"cell {f.cell}, line {f.line}: ")
-        told = f"{cell}{f.message}. Fix: {f.fix}".replace("%", "%25")
-        place = f"file={path},line={line},col={f.column},title={f.code}"
-        lines.append(f"::{f.severity} {place}::{told}")
-    return "\n".join(lines)

@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from mlmtutor import __main__ as command
 from mlmtutor.doctor import source
 from mlmtutor.doctor.program import table
 from mlmtutor.doctor.source import RULES, lint_paths, lint_source
@@ -106,9 +107,8 @@ def test_lint_source_leaves_other_kernels_alone():
     assert lint_notebook(notebook(OLD, language_info={"name": "julia"})) == []
 
 
-def test_lint_source_reads_format_3_and_skips_a_cell_that_is_not_python(tmp_path):
-    cells = [{"cell_type": "code", "input": text} for text in ("pip list", "def f(:", OLD)]
-    (tmp_path / "n.ipynb").write_text(json.dumps({"worksheets": [{"cells": cells}]}))
+def test_lint_source_skips_a_cell_that_is_not_python(tmp_path):
+    (tmp_path / "n.ipynb").write_text(notebook("pip list", "def f(:", OLD))
     report = lint_paths([tmp_path])
     assert [(f.code, f.cell) for f in report.findings] == [("obsolete-name", 2)]
     assert report.files == 1
@@ -201,19 +201,19 @@ def test_as_json_is_complete_and_as_github_is_escaped(tmp_path):
     path = tmp_path / "a,b:100%.py"
     path.write_text(OLD)
     report = lint_paths([path, tmp_path / "missing"])
-    data = json.loads(source.as_json(report))
+    data = json.loads(command.as_json(report))
     assert (data["files"], data["unusable"]) == (1, [str(tmp_path / "missing")])
     assert data["findings"][0].keys() == source.LintFinding.__dataclass_fields__.keys()
     assert data["findings"][0]["line"] == 6
-    (line,) = source.as_github(report).split("\n")
+    (line,) = command.as_github(report).split("\n")
     assert line.startswith("::error file=")
     assert "a%2Cb%3A100%25.py,line=6,col=17,title=obsolete-name::" in line
-    assert source.as_text(report).endswith("1 file read, 1 finding.")
+    assert command.as_text(report).endswith("1 file read, 1 finding.")
 
 
 def test_as_github_names_the_cell_of_a_notebook(tmp_path):
     (tmp_path / "n.ipynb").write_text(notebook("x = 1", OLD))
-    (line,) = source.as_github(lint_paths([tmp_path])).split("\n")
+    (line,) = command.as_github(lint_paths([tmp_path])).split("\n")
     assert ",line=1,col=17," in line
     assert "::cell 1, line 6: " in line
 
