@@ -302,3 +302,32 @@ def one_answer(case: Case) -> Problem | None:
         + set_labels('torch.where(batch["labels"] == -100, -100, original)'),
         case.chosen,
     )
+
+
+def word_without_space(case: Case) -> Problem | None:
+    if not case.is_cloze or not case.scored.any():
+        return None
+    named, number = case.tokenizer.convert_ids_to_tokens, case.tokenizer.convert_tokens_to_ids
+    shown = [str(token) for token in named(case.input_ids[case.maskable & ~case.masked])]
+    space = next((sign for sign in "Ġ▁" if any(token.startswith(sign) for token in shown)), None)
+    if space is None:
+        return None
+    # Blanks behind a word and before the next one: "The <mask> ran", and not "<mask>ing".
+    blanks = case.scored & case.masked & _moved(case.maskable & ~case.masked, -1)
+    blanks[:, [0, -1]] = False
+    after = named(_moved(case.input_ids, 1)[blanks])
+    blanks[blanks.clone()] = torch.tensor(
+        [str(t).startswith(space) or not str(t)[0].isalnum() for t in after], dtype=torch.bool
+    )
+    answers = [str(token) for token in named(case.labels[blanks])]
+    unknown = get(case.tokenizer, "unk_token_id")
+    bare = [not t.startswith(space) and number(space + t) != unknown for t in answers]
+    if not bare or not all(bare):
+        return None
+    pieces = (1 + sum(not token.startswith(space) for token in shown)) / (2 + len(shown))
+    return Problem(
+        f"{counted(blanks, 'answer is a word', 'answers are words')} without the space before, "
+        f"such as {answers[0]!r}: between two words the token is {space + answers[0]!r}",
+        where=blanks,
+        severity="info" if pieces ** len(bare) > ALPHA else None,
+    )

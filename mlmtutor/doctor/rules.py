@@ -172,7 +172,7 @@ class Problem(NamedTuple):
     """What a rule returns; the table adds the code, and the positions of ``where``."""
 
     message: str
-    fix: str
+    fix: str = ""  # empty where it stands in the row of the rule
     where: torch.Tensor | None = None  # bool (rows, columns)
     severity: str | None = None  # where it differs from that of the rule
 
@@ -192,6 +192,7 @@ class Rule:
     what: str = ""
     symptom: str = ""
     source: str = ""
+    fix: str = ""
 
 
 RULES: dict[str, Rule] = {}
@@ -299,7 +300,7 @@ def run_rules(table: Mapping[str, Rule], case: Any) -> Diagnosis:
                 item.code,
                 problem.severity or item.severity,
                 message if message.endswith("?") else message + ".",
-                problem.fix + ".",
+                (problem.fix or item.fix) + ".",
                 tuple((row, column) for row, column in positions),
             )
     return Diagnosis(tuple(findings.values()), tuple(unchecked), tuple(failed))

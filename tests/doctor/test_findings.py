@@ -16,6 +16,7 @@ from batches import (
     MODEL,
     PAD,
     SEP,
+    SPECIAL,
     TOKENIZER,
     UNK,
     WORDS,
@@ -29,6 +30,7 @@ from batches import (
     small,
 )
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mlmtutor import MaskingPolicy
 from mlmtutor.doctor import (
@@ -125,6 +127,26 @@ def same_mask_rows(batch, names):
     chosen = (chosen < 0.2) & (names["original"] > MASK)
     ids = names["original"].masked_fill(chosen, MASK)
     return labelled(batch, names["original"].where(chosen, -100), input_ids=ids), {}
+
+
+def spaced_tokenizer():
+    """A tokenizer that keeps the space before a word in the token, as RoBERTa does."""
+    words = [*WORDS, *("Ġ" + word for word in WORDS)]
+    vocab = {word: number for number, word in enumerate([*SPECIAL, *words])}
+    core = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    names = {name: f"[{name[:3].upper()}]" for name in ("cls_token", "sep_token", "pad_token")}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="[UNK]", mask_token="[MASK]", **names
+    )
+
+
+def blanks(words, text):
+    """A row for each word: the text, with the id of that token as the answer at [MASK]."""
+    tokenizer = spaced_tokenizer()
+    ids = tokenizer([text] * len(words), return_tensors="pt", padding=True)["input_ids"]
+    answers = torch.tensor(tokenizer.convert_tokens_to_ids(words)).unsqueeze(1)
+    return {"input_ids": ids, "labels": answers.where(ids == MASK, -100)}, {"tokenizer": tokenizer}
 
 
 def whole_rows(batch, names):
@@ -228,6 +250,7 @@ BROKEN = {
         labelled(b, b["labels"].clamp(max=33).clamp(min=-100).where(~chosen_of(b), 33)),
         {},
     ),
+    "word-without-space": lambda b, n: blanks(WORDS[:12], "bad" + " bog" * 9 + "[MASK] bell"),
     "whole-rows": whole_rows,
     "partial-word": lambda b, n: (b, {"whole_word": True}),
     "constant-replacement": lambda b, n: (
@@ -246,7 +269,7 @@ BROKEN = {
 IN_WORDS = {  # no line of code can cure these
     "not-a-tokenizer", "not-a-model", "model-class", "not-a-batch", "no-input-ids", "unreadable",
     "empty", "mask-is-unk", "input-out-of-range", "position-out-of-range", "mostly-unknown",
-    "same-mask-epochs",
+    "word-without-space", "same-mask-epochs",
 }  # fmt: skip
 NO_PLACES = {  # findings about the batch as a whole
     "not-a-tokenizer", "not-a-model", "model-class", "not-a-batch", "no-input-ids",
@@ -499,6 +522,27 @@ def test_nothing_labelled_is_bad_luck_in_a_short_text_and_names_unknown_words():
 def test_mostly_unknown_sees_the_word_of_a_cloze_that_is_no_token():
     (finding,) = diagnose(row_of([CLS, 20, MASK, SEP], [-100, -100, UNK, -100]), TOKENIZER).findings
     assert finding.code == "mostly-unknown"
+
+
+def test_word_without_space_asks_for_a_word_between_two_others():
+    for words, text, severity in (
+        (WORDS[:2], "bad[MASK] bell", "info"),  # they may be the ends of two words
+        (["Ġbell", "Ġbog"], "bad[MASK] bell", None),
+        (["bell", "Ġbog"], "bad[MASK] bell", None),
+        (WORDS[:12], "[MASK] bell bog bink", None),  # the first word of a text has no space
+        (WORDS[:12], "bad[MASK]bell bog bink", None),
+        (["[UNK]"] * 12, "bad[MASK] bell", None),
+    ):
+        batch, given = blanks(words, text)
+        found = [f.severity for f in diagnose(batch, **given).findings if "space" in f.code]
+        assert found == [severity] * (severity is not None), text
+
+
+def test_label_hidden_says_where_the_attention_mask_hides_the_mask_tokens():
+    batch, _ = healthy(count=24)
+    batch["attention_mask"] *= batch["input_ids"] != MASK
+    (finding,) = diagnose(batch, TOKENIZER).findings
+    assert "it is 0 exactly at the mask tokens" in finding.message
 
 
 def test_fixes_come_to_an_end_where_all_special_tokens_were_selected():
