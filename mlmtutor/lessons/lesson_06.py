@@ -21,6 +21,7 @@ from mlmtutor.lessons.exercise import (
     WrongAnswer,
     exercise,
     first_difference,
+    outcome,
     require_like,
     same,
 )
@@ -44,26 +45,23 @@ def _hits(logits, labels):
     return logits.argmax(dim=-1) == labels
 
 
-def _counts(logits, labels):
-    return int(_hits(logits, labels).sum()), int((labels != -100).sum())
+def _labelled(logits, labels):
+    return _hits(logits, labels)[labels != -100].float()
 
 
-def _share(right, labelled):
-    return f"{right} of {labelled} labelled positions: {right / labelled:.0%}."
+def _said(logits, labels):
+    hits = _labelled(logits, labels)
+    return f"{hits.sum():.0f} of {len(hits)} labelled positions: {hits.mean():.0%}."
 
 
 @exercise(
     cases=_guesses_and_labels,
-    says=lambda logits, labels: _share(*_counts(logits, labels)),
-    divisor=lambda logits, labels: _counts(logits, labels)[1],
+    says=_said,
+    divisor=lambda logits, labels: int((labels != -100).sum()),
 )
 def check_masked_accuracy(logits, labels):
     """masked_accuracy(logits, labels): share of labels that have the highest logit."""
-    return _hits(logits, labels)[labels != -100].float().mean().item()
-
-
-def _labelled(logits, labels):
-    return _hits(logits, labels)[labels != -100].float()
+    return _labelled(logits, labels).mean().item()
 
 
 def _mean_of_row_means(logits, labels):
@@ -100,9 +98,8 @@ for words, wrong in {
 
 @check_masked_accuracy.mistake(CHANGED)
 def _(logits, labels):
-    scored = labels != -100
-    share = _hits(logits, labels)[scored].float().mean().item()
-    labels[~scored] = 0
+    share = _labelled(logits, labels).mean().item()
+    labels[labels == -100] = 0
     return share
 
 
@@ -136,7 +133,7 @@ def _stored_batches():
     return [(torch.full_like(y, i), y) for i, y in enumerate(labels)]
 
 
-def _observe(answer):
+def _observe(answer, parts=6):
     """Return what an answer does: (loss, perplexity, top5), in both modes, then the two habits."""
     found, kept, graph = [], True, False
     for training in (False, True):
@@ -148,7 +145,7 @@ def _observe(answer):
             raise WrongAnswer(NOTHING)
         require_like(found[-1], (0.0,) * 3, ("loss", "perplexity", "top5"), "")
     quiet, noisy = found
-    return [quiet[0], noisy[0], quiet[1], quiet[2], kept, graph]
+    return [quiet[0], noisy[0], quiet[1], quiet[2], kept, graph][:parts]
 
 
 def _judge(answer):
@@ -156,9 +153,7 @@ def _judge(answer):
     for part, (one, other) in enumerate(zip(found, right, strict=True)):
         if not same(one, other):
             for wrong, message in check_evaluate_batches.mistakes:
-                if wrong is not _the_loss_alone and same(
-                    found[: part + 1], _observe(wrong)[: part + 1]
-                ):
+                if same(found[: part + 1], outcome(_observe, (wrong, part + 1))):
                     raise WrongAnswer(message)
             name = ("loss", "loss", "perplexity", "top5")[part]
             raise WrongAnswer(first_difference(one, other, (name,)))
@@ -240,6 +235,11 @@ for words, finish_wrong in {
 for words, wrong in {
     "A model in training mode gives you another loss: its dropout is on. Call `model.eval()` "
     "first.": partial(_evaluate, mode=None),
+    "That is the loss of the last batch alone.": lambda model, batches: _evaluate(
+        model, batches[-1:]
+    ),
+    "Your function returns a float. It should return 3 values: `return loss, perplexity, "
+    "top5`.": lambda model, batches: _evaluate(model, batches)[0],
     "The numbers are right, and the model comes back in another mode: an evaluation in the middle "
     "of a training would switch dropout off for the rest of it. Keep `model.training` in a name "
     "first, and set it again.": partial(_evaluate, keep_mode=False),
@@ -247,18 +247,6 @@ for words, wrong in {
     "`@torch.no_grad()` above the function.": partial(_evaluate, gradients=True),
 }.items():
     check_evaluate_batches.mistake(words)(wrong)
-
-
-@check_evaluate_batches.mistake("That is the loss of the last batch alone.")
-def _(model, batches):
-    return _evaluate(model, batches[-1:])
-
-
-@check_evaluate_batches.mistake(
-    "Your function returns a float. It should return 3 values: `return loss, perplexity, top5`."
-)
-def _the_loss_alone(model, batches):
-    return _evaluate(model, batches)[0]
 
 
 # A model that learns to spell
@@ -403,41 +391,42 @@ def quiet_trainer(model, rows=None, settings=(), **options):
 
 def loss_curves(losses, unigram):
     """F10, first half: the training loss of each policy, and nothing else."""
-    canvas, panels = figure(1, len(losses), size=(7.2, 3.0), sharey=True)
+    canvas, panels = figure(2, 2, size=(7.2, 4.4), sharex=True, sharey=True)
     said = []
-    for axes, (words, curve) in zip(panels, losses.items(), strict=True):
+    for axes, (words, curve) in zip(panels.flat, losses.items(), strict=True):
         axes.plot(range(1, len(curve) + 1, 2), curve[::2], color=COLOURS["scored"], linewidth=1.5)
         axes.axhline(unigram, color=COLOURS["ignored"], linewidth=1, linestyle=":")
-        axes.set_title(words, fontsize=11)
-        axes.set(ylim=(-0.1, 4.5), xlabel="step", xticks=(0, len(curve)))
+        axes.set_title(" ".join(words.split()), fontsize=12)
+        axes.set(ylim=(-0.1, 4.5), xticks=(0, len(curve)))
         last = sum(curve[-20:]) / 20
         end = "near 0" if last < 0.1 else "below" if last < unigram else "above"
         said.append(f"{' '.join(words.split())}: ends {end}{'' if last < 0.1 else ' that line'}.")
-    panels[0].set_ylabel("training loss (nats)")
-    panels[-1].text(len(curve), unigram, "letter frequencies", ha="right", va="bottom",
-                    color=COLOURS["ignored"])  # fmt: skip
+    panels[0, 1].text(len(curve), unigram, "letter frequencies", ha="right", va="bottom",
+                      color=COLOURS["ignored"], fontsize=12)  # fmt: skip
+    canvas.supxlabel("step", fontsize=12)
+    canvas.supylabel("training loss (nats)", fontsize=12)
     return finish(
         canvas,
         alt="The training loss of four models, with the loss of letter frequencies as a dotted "
         "line. " + " ".join(said),
-        caption="Four trainings that differ in their labels alone. Which model would you ship?",
+        caption="Four ways to mask and to label. Which of the models would you ship?",
     )
 
 
 def accuracies(accuracy, guess):
     """F10, second half: the share of hidden letters that each model gets right."""
-    canvas, axes = figure(size=(7.2, 2.6))
+    canvas, axes = figure(size=(7.2, 3.0))
     said = []
     for row, (words, share) in enumerate(accuracy.items()):
         better = share > guess
         colour = COLOURS["right" if better else "wrong"]
         axes.barh(row, share, color=colour)
-        axes.text(share + 0.005, row, f"{share:.0%}", va="center", color=colour, fontsize=13)
+        axes.text(share + 0.005, row, f"{share:.0%}", va="center", color=colour, fontsize=14)
         said.append(f"{' '.join(words.split())}: {'above' if better else 'below'} it.")
     axes.axvline(guess, color=COLOURS["ignored"], linewidth=1.5, linestyle=":")
     words = f"always answering a space: {guess:.0%}"
-    axes.text(guess + 0.005, -0.6, words, color=COLOURS["ignored"], fontsize=12)
-    axes.set_yticks(range(len(accuracy)), list(accuracy), fontsize=11)
+    axes.text(guess + 0.005, -0.6, words, color=COLOURS["ignored"], fontsize=13)
+    axes.set_yticks(range(len(accuracy)), list(accuracy), fontsize=13)
     axes.set(ylim=(len(accuracy) - 0.4, -1.1), xlim=(0, 0.4), xticks=[])
     axes.spines["bottom"].set_visible(False)
     return finish(
@@ -455,16 +444,17 @@ def mixture(share, masked, visible):
     axes.bar(0, masked, share, align="edge", color=COLOURS["replaced"])
     axes.bar(share, visible, 1 - share, align="edge", color=COLOURS["ignored"])
     axes.axhline(whole, color=COLOURS["scored"], linewidth=2)
-    axes.text(share + 0.02, 0.9 * masked, f"{share:.0%} masked letters: {masked:.1f}", fontsize=13,
-              va="center", color="#8A5A00")  # fmt: skip
-    axes.text(1, whole + 0.05, f"loss {whole:.1f}", ha="right", va="bottom", fontsize=13,
-              weight="bold", color=COLOURS["scored"])  # fmt: skip
-    axes.text(share + 0.02, 0.06, f"{1 - share:.0%} visible letters: {visible:.1f}", fontsize=13,
-              va="bottom", color=COLOURS["ignored"])  # fmt: skip
-    axes.set(xlim=(0, 1), xticks=[], ylabel="loss (nats)")
+    for x, y, words, colour in (
+        (share + 0.02, 0.85 * masked, f"{share:.0%} masked letters: {masked:.1f}", "#8A5A00"),
+        (share + 0.02, 0.06, f"{1 - share:.0%} visible letters: {visible:.1f}", COLOURS["ignored"]),
+        (0.8, whole + 0.05, f"loss {whole:.1f}", COLOURS["scored"]),
+    ):
+        axes.text(x, y, words, fontsize=14, color=colour)
+    axes.set(xlim=(0, 1), xticks=[])
+    axes.set_ylabel("loss (nats)", fontsize=12)
     return finish(
         canvas,
         alt=f"Two blocks: {share:.0%} of the width are masked letters with a high loss, "
         f"{1 - share:.0%} are visible letters with a loss near 0. The mean of both is low.",
-        caption="With labels everywhere, the loss is the mean over both blocks.",
+        caption="With labels everywhere, the loss is the mean over both blocks, the blue line.",
     )

@@ -1,7 +1,6 @@
 """Lesson 07, find the bug: its exercises and its figure."""
 
 import copy
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,9 +8,12 @@ from typing import Any
 import torch
 from torch.nn.functional import one_hot
 
+from mlmtutor.doctor import RULES, Diagnosis, Problem, diagnose, rule
 from mlmtutor.figure import COLOURS, PALE, Figure, arrow, box, drawing, finish, plain
 from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise
+from mlmtutor.lessons.lesson_06 import quiet_trainer
 from mlmtutor.loss import masked_lm_loss
+from mlmtutor.model import load_tutor
 
 MASK = 103  # the id of [MASK]
 FOUR = [
@@ -33,16 +35,9 @@ def outcome(batch: Mapping[str, Any], model: Any) -> str:
 
 def trainer_of(batch: Mapping[str, Any], collator: Any, model: Any, tokenizer: Any) -> Any:
     """Return a ``transformers.Trainer`` that trains and evaluates on the rows of a batch."""
-    import transformers
-
     rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
-    with tempfile.TemporaryDirectory() as folder:
-        options = transformers.TrainingArguments(
-            folder, report_to="none", disable_tqdm=True, use_cpu=True
-        )
-        return transformers.Trainer(
-            model, options, collator, rows, rows, processing_class=tokenizer
-        )
+    given = {"train_dataset": rows, "data_collator": collator, "processing_class": tokenizer}
+    return quiet_trainer(model, rows, **given)
 
 
 def copier_loss(batch: Mapping[str, Any], vocab_size: int) -> torch.Tensor:
@@ -126,62 +121,41 @@ def _half(old, original):
     return torch.where(old == MASK, original, old.masked_fill(old == -1, -100))
 
 
-check_repair_batch.mistakes += [
-    (
-        lambda b, o: {**b, "masked_lm_labels": _right_labels(b, o)},
-        "One defect is left: the labels still stand under `masked_lm_labels`, and there are no "
-        "`labels`. transformers 5 ignores the old name, and the loss is None.",
+for said, wrong in {
+    "One defect is left: the labels still stand under `masked_lm_labels`, and there are no "
+    "`labels`. transformers 5 ignores the old name, "
+    "and the loss is None.": lambda b, o: {**b, "masked_lm_labels": _right_labels(b, o)},
+    "The old key `masked_lm_labels` is still there beside `labels`. transformers 4 raises a "
+    "TypeError for it: `pop` it.": lambda b, o: {**b, "labels": _right_labels(b, o)},
+    "One defect is left: -1 marks what is not scored, and the loss takes it "
+    "for an id.": lambda b, o: _with(b, torch.where(b["masked_lm_labels"] == -1, -1, o)),
+    "One defect is left: the answers were copied after masking. The label at (0, 4) is 103, the id "
+    "of [MASK]; `original` holds the answer.": lambda b, o: _with(
+        b, b["masked_lm_labels"].masked_fill(b["masked_lm_labels"] == -1, -100)
     ),
-    (
-        lambda b, o: {**b, "labels": _right_labels(b, o)},
-        "The old key `masked_lm_labels` is still there beside `labels`. transformers 4 raises a "
-        "TypeError for it: `pop` it.",
+    "One defect is half repaired: the label at (0, 2) is 7592, the random token that was put "
+    "there. Where [MASK] stands your "
+    "answers are right.": lambda b, o: _with(b, _half(b["masked_lm_labels"], o)),
+    "Only the [MASK] positions are labelled now. The random token at (0, 2) and the kept one at "
+    "(1, 4) were chosen too: "
+    "all that were not -1.": lambda b, o: _with(b, torch.where(b["input_ids"] == MASK, o, -100)),
+    "Every position has a label now, padding too. What was -1 becomes -100.": lambda b, o: _with(
+        b, o.clone()
     ),
-    (
-        lambda b, o: _with(b, torch.where(b["masked_lm_labels"] == -1, -1, o)),
-        "One defect is left: -1 marks what is not scored, and the loss takes it for an id.",
-    ),
-    (
-        lambda b, o: _with(b, b["masked_lm_labels"].masked_fill(b["masked_lm_labels"] == -1, -100)),
-        "One defect is left: the answers were copied after masking. The label at (0, 4) is 103, "
-        "the id of [MASK]; `original` holds the answer.",
-    ),
-    (
-        lambda b, o: _with(b, _half(b["masked_lm_labels"], o)),
-        "One defect is half repaired: the label at (0, 2) is 7592, the random token that was put "
-        "there. Where [MASK] stands your answers are right.",
-    ),
-    (
-        lambda b, o: _with(b, torch.where(b["input_ids"] == MASK, o, -100)),
-        "Only the [MASK] positions are labelled now. The random token at (0, 2) and the kept one "
-        "at (1, 4) were chosen too: all that were not -1.",
-    ),
-    (
-        lambda b, o: _with(b, o.clone()),
-        "Every position has a label now, padding too. What was -1 becomes -100.",
-    ),
-    (
-        lambda b, o: _with(b, torch.where(b["input_ids"] == o, -100, o)),
-        "The kept token at (1, 4) has lost its label. It was chosen, though the input still shows "
-        "it: the old labels say which positions were chosen, the input doesn't.",
-    ),
-    (
-        lambda b, o: b.update(labels=_right_labels(b, o)) or b,
-        "Your function changes the dictionary that it was given, and the caller loses it. Make a "
-        "new one: `new = dict(given)`.",
-    ),
-    (_right_labels, "Your function returns the labels. Return the repaired batch, a dict."),
-    (
-        lambda b, o: _with(b, _right_labels(b, o), input_ids=o.clone()),
-        "Your batch has other input_ids: the text is no longer masked. All three defects are in "
-        "the labels.",
-    ),
-]
+    "The kept token at (1, 4) has lost its label. It was chosen, though the input still shows it: "
+    "the old labels say which positions were chosen, "
+    "the input doesn't.": lambda b, o: _with(b, torch.where(b["input_ids"] == o, -100, o)),
+    "Your function changes the dictionary that it was given, and the caller loses it. Make a new "
+    "one: `new = dict(given)`.": lambda b, o: b.update(labels=_right_labels(b, o)) or b,
+    "Your function returns the labels. Return the repaired batch, a dict.": _right_labels,
+    "Your batch has other input_ids: the text is no longer masked. All three defects are in the "
+    "labels.": lambda b, o: _with(b, _right_labels(b, o), input_ids=o.clone()),
+}.items():
+    check_repair_batch.mistake(said)(wrong)
 
 
 def _diagnose_with(function, batch, tokenizer, code="unk-labelled", severity="warning", needs=None):
     """Diagnose with ``function(case)``, which says where, registered for this call."""
-    from mlmtutor.doctor import RULES, Problem, diagnose, rule
 
     @rule(code, severity, needs=("labels", "tokenizer") if needs is None else needs)
     def unk_labelled(case):
@@ -219,9 +193,6 @@ def _unknown_batches(unk, mask):
 
 
 def _judge_unknown(diagnose_unknown):
-    from mlmtutor.doctor import RULES
-    from mlmtutor.model import load_tutor
-
     _, tokenizer = load_tutor()
     other = copy.deepcopy(tokenizer)
     other.unk_token = "[unused0]"
@@ -242,8 +213,6 @@ def _judge_unknown(diagnose_unknown):
 
 def _what_is_wrong(answers, added, lost, other_tokenizer):
     """Return the first thing that is wrong with the table of rules or the diagnoses, or None."""
-    from mlmtutor.doctor import Diagnosis
-
     if added:
         return (
             f"The rule {min(added)!r} stays registered after the call, so every later diagnose "
@@ -320,24 +289,18 @@ def _input_is_unk(case):
 
 
 def _stays(batch, tokenizer):
-    from mlmtutor.doctor import RULES
-
     answer = _plain(batch, tokenizer)
     RULES["unk-labelled"] = RULES["labels-missing"]
     return answer
 
 
 def _cleared(batch, tokenizer):
-    from mlmtutor.doctor import RULES
-
     answer = _unknown_right(batch, tokenizer)
     RULES.clear()
     return answer
 
 
 def _plain(batch, tokenizer):
-    from mlmtutor.doctor import diagnose
-
     return diagnose(batch, tokenizer)
 
 
@@ -351,30 +314,25 @@ def _alone(batch, tokenizer):
     return replace(found, findings=tuple(f for f in found.findings if f.code == "unk-labelled"))
 
 
-check_diagnose_unknown.mistakes += [
-    (_stays, "The rule 'unk-labelled' stays registered after the call, so every later diagnose"),
-    (_cleared, "Rules of mlmtutor are missing from RULES after the call."),
-    (_plain, "A batch in which two labels are [UNK] has no finding, and none is `unk-labelled`."),
-    (_wrong_rule(code="unknown"), "A batch in which two labels are [UNK] has the findings ['unkn"),
-    (_wrong_rule(severity="error"), "The finding is of severity 'error'. The batch trains, and"),
-    (_wrong_rule(_input_is_unk), "A batch in which no label is [UNK] has the finding too."),
-    (
-        _wrong_rule(lambda case: case.scored & _input_is_unk(case)),
-        "The label at (0, 3) is [UNK], and the input shows [MASK] there: your rule misses it.",
+for said, wrong in {
+    "The rule 'unk-labelled' stays registered after the call, so every later diagnose": _stays,
+    "Rules of mlmtutor are missing from RULES after the call.": _cleared,
+    "A batch in which two labels are [UNK] has no finding, and none is `unk-labelled`.": _plain,
+    "A batch in which two labels are [UNK] has the findings ['unkn": _wrong_rule(code="unknown"),
+    "The finding is of severity 'error'. The batch trains, and": _wrong_rule(severity="error"),
+    "A batch in which no label is [UNK] has the finding too.": _wrong_rule(_input_is_unk),
+    "The label at (0, 3) is [UNK], and the input shows [MASK] there: "
+    "your rule misses it.": _wrong_rule(lambda case: case.scored & _input_is_unk(case)),
+    "Your finding has 16 positions, the first at (0, 0), and the labels are [UNK] at (0, "
+    "3)": _wrong_rule(lambda c: _unk_labels(c).any(dim=1, keepdim=True).expand_as(c.labels)),
+    "On a batch without labels your rule raises an error.": _wrong_rule(needs=()),
+    "Your finding has no positions. The third part of a Problem is `where`": _without_positions,
+    "Your function returns a tuple. Return what `diagnose` returns.": lambda batch, tokenizer: (
+        _unknown_right(batch, tokenizer).findings
     ),
-    (
-        _wrong_rule(lambda c: _unk_labels(c).any(dim=1, keepdim=True).expand_as(c.labels)),
-        "Your finding has 16 positions, the first at (0, 0), and the labels are [UNK] at (0, 3)",
+    "The other rules do not run: a batch without labels has no finding.": _alone,
+    "With another tokenizer, whose [UNK] has another id, your rule finds nothing.": _wrong_rule(
+        lambda case: case.labels == 100
     ),
-    (_wrong_rule(needs=()), "On a batch without labels your rule raises an error."),
-    (_without_positions, "Your finding has no positions. The third part of a Problem is `where`"),
-    (
-        lambda batch, tokenizer: _unknown_right(batch, tokenizer).findings,
-        "Your function returns a tuple. Return what `diagnose` returns.",
-    ),
-    (_alone, "The other rules do not run: a batch without labels has no finding."),
-    (
-        _wrong_rule(lambda case: case.labels == 100),
-        "With another tokenizer, whose [UNK] has another id, your rule finds nothing.",
-    ),
-]
+}.items():
+    check_diagnose_unknown.mistake(said)(wrong)

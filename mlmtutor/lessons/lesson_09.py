@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from mlmtutor._html import printable
-from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, figure, finish
+from mlmtutor.figure import COLOURS, PALE, Figure, box, drawing, figure, finish, plain
 from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.lessons.exercise import CHANGED, exercise
 
@@ -70,42 +69,31 @@ def check_corpus_perplexity(scores):
     return _exp(_flat(scores))
 
 
-check_corpus_perplexity.mistakes += [
-    (
-        lambda scores: sum(map(_exp, scores)) / len(scores),
-        "That is the mean of the perplexities of the sentences. A token of a short sentence counts "
-        "more there than a token of a long one.",
+for said, wrong in {
+    "That is the mean of the perplexities of the sentences. A token of a short sentence counts "
+    "more there than a token of a long one.": lambda scores: sum(map(_exp, scores)) / len(scores),
+    "That is exp of the mean of the means of the sentences. "
+    "Take one mean over all tokens.": lambda scores: _exp([sum(row) / len(row) for row in scores]),
+    "You divide by the number of sentences. Divide by the number of tokens.": lambda scores: _exp(
+        [sum(row) for row in scores]
     ),
-    (
-        lambda scores: _exp([sum(row) / len(row) for row in scores]),
-        "That is exp of the mean of the means of the sentences. Take one mean over all tokens.",
+    "The sign is missing: that is exp(total / n), which is below 1.": lambda scores: (
+        1 / _exp(_flat(scores))
     ),
-    (
-        lambda scores: _exp([sum(row) for row in scores]),
-        "You divide by the number of sentences. Divide by the number of tokens.",
+    "That is the mean of -log p, the loss. The pseudo-perplexity is exp of it.": lambda scores: (
+        math.log(_exp(_flat(scores)))
     ),
-    (
-        lambda scores: 1 / _exp(_flat(scores)),
-        "The sign is missing: that is exp(total / n), which is below 1.",
+    "You raise 2 to the loss. The log-probabilities are natural logarithms, "
+    "so it is e.": lambda scores: 2 ** math.log(_exp(_flat(scores))),
+    "You take exp of the total. Divide the total by the number of tokens first.": lambda scores: (
+        math.exp(-sum(_flat(scores)))
     ),
-    (
-        lambda scores: math.log(_exp(_flat(scores))),
-        "That is the mean of -log p, the loss. The pseudo-perplexity is exp of it.",
+    CHANGED: lambda scores: _exp([*scores.pop(), *_flat(scores)]),
+    "That is one number for each sentence. Return one for all of them together.": lambda scores: (
+        torch.tensor([_exp(row) for row in scores])
     ),
-    (
-        lambda scores: 2 ** math.log(_exp(_flat(scores))),
-        "You raise 2 to the loss. The log-probabilities are natural logarithms, so it is e.",
-    ),
-    (
-        lambda scores: math.exp(-sum(_flat(scores))),
-        "You take exp of the total. Divide the total by the number of tokens first.",
-    ),
-    (lambda scores: _exp([*scores.pop(), *_flat(scores)]), CHANGED),
-    (
-        lambda scores: torch.tensor([_exp(row) for row in scores]),
-        "That is one number for each sentence. Return one for all of them together.",
-    ),
-]
+}.items():
+    check_corpus_perplexity.mistake(said)(wrong)
 
 
 def _word_ids() -> list[tuple[Any, ...]]:
@@ -140,86 +128,60 @@ def _without_special_columns(word_ids):
     return check_hidden_with_word.right(word_ids)[:, columns]
 
 
-check_hidden_with_word.mistakes += [
-    (
-        _hides(lambda i, j, same: i == j),
-        "One token is hidden in each row, and the later pieces of its word give it away. Hide them "
-        "too.",
+for said, wrong in {
+    "One token is hidden in each row, and the later pieces of its word give it away. Hide them "
+    "too.": _hides(lambda i, j, same: i == j),
+    "The whole word is hidden in each row. "
+    "The pieces before the one that is scored stay visible.": _hides(lambda i, j, same: same),
+    "You hide the earlier pieces of the word. Hide the later ones.": _hides(
+        lambda i, j, same: same and j <= i
     ),
-    (
-        _hides(lambda i, j, same: same),
-        "The whole word is hidden in each row. The pieces before the one that is scored stay "
-        "visible.",
+    "The later pieces are hidden, and the scored one is visible: "
+    "the model reads the answer.": _hides(lambda i, j, same: same and j > i),
+    "Everything from the scored token on is hidden. Only its own word is.": _hides(
+        lambda i, j, same: j >= i
     ),
-    (
-        _hides(lambda i, j, same: same and j <= i),
-        "You hide the earlier pieces of the word. Hide the later ones.",
+    "You hide one later piece. A word can have more; hide all of them.": _hides(
+        lambda i, j, same: same and i <= j <= i + 1
     ),
-    (
-        _hides(lambda i, j, same: same and j > i),
-        "The later pieces are hidden, and the scored one is visible: the model reads the answer.",
+    "Your matrix is the wrong way round: True is for what is hidden.": _hides(
+        lambda i, j, same: not (same and j >= i)
     ),
-    (
-        _hides(lambda i, j, same: j >= i),
-        "Everything from the scored token on is hidden. Only its own word is.",
-    ),
-    (
-        _hides(lambda i, j, same: same and i <= j <= i + 1),
-        "You hide one later piece. A word can have more; hide all of them.",
-    ),
-    (
-        _hides(lambda i, j, same: not (same and j >= i)),
-        "Your matrix is the wrong way round: True is for what is hidden.",
-    ),
-    (
-        lambda ids: _matrix(ids, lambda i, j, same: same and j >= i, range(len(ids))),
-        "Your matrix has a row for each position. A special token is not scored, so it has no row.",
-    ),
-    (
-        _without_special_columns,
-        "Your matrix leaves out special tokens among the columns too. It needs a column for each "
-        "position, because the model reads special tokens as well.",
-    ),
-    (
-        _hides(lambda i, j, same: int(same and j >= i)),
-        "Your matrix has dtype torch.int64, and should have torch.bool: `torch.where` and indexing "
-        "take 0 and 1 for numbers.",
-    ),
-]
+    "Your matrix has a row for each position. A special token is not scored, so it "
+    "has no row.": lambda ids: _matrix(ids, lambda i, j, same: same and j >= i, range(len(ids))),
+    "Your matrix leaves out special tokens among the columns too. It needs a column for each "
+    "position, because the model reads special tokens as well.": _without_special_columns,
+    "Your matrix has dtype torch.int64, and should have torch.bool: `torch.where` and indexing "
+    "take 0 and 1 for numbers.": _hides(lambda i, j, same: int(same and j >= i)),
+}.items():
+    check_hidden_with_word.mistake(said)(wrong)
 
 
 def hidden_diagonal(tokens: Sequence[str], log_p: Sequence[float]) -> Figure:
-    """Draw the batch that scores a sentence: one row for each token, hidden there, and its -log p.
+    """F12: the batch that scores a sentence, one row for each token, hidden there, and its -log p.
 
     ``tokens`` begin with [CLS] and end with [SEP]; ``log_p`` are those of the tokens between.
     """
-    n, wide, edge = len(log_p), 7.4, 0.76
+    n, wide, edge, total = len(log_p), 7.4, 0.76, -sum(log_p)
     canvas, axes = drawing(wide, 0.5 * (n + 2), size=(7.4, 0.46 * (n + 2)))
-    left, scale = edge * len(tokens) + 0.12, 0.9 / max(-min(log_p), 1e-6)
-    axes.text(left, 0.25, "−log p", va="center", fontsize=12,
-              color=COLOURS["scored"], weight="bold")  # fmt: skip
-    for row, value in enumerate(log_p):
+    left, scale = edge * len(tokens) + 0.12, 0.55 / max(-min(log_p), 1e-6)
+    bold: dict[str, Any] = {"va": "center", "fontsize": 13, "weight": "bold"}
+    axes.text(left, 0.25, "label, −log p", color=COLOURS["scored"], **bold)
+    axes.text(wide, 0.5 * (n + 1.6), f"sum {total:.2f}", ha="right", **bold)
+    told = []
+    for row, (label, value) in enumerate(zip(tokens[1:-1], log_p, strict=True)):
         y = 0.5 * (row + 1)
         for column, token in enumerate(tokens):
-            asked = column == row + 1
-            fill = COLOURS["replaced"] if asked else PALE
-            special = column in (0, len(tokens) - 1)
-            colour = COLOURS["ignored"] if special else "black" if asked else TEXT
-            text = "[MASK]" if asked else token
-            box(axes, column * edge, y, text, width=edge, height=0.5, fill=fill, colour=colour,
-                fontsize=12)  # fmt: skip
+            hidden = column == row + 1
+            box(axes, column * edge, y, "[MASK]" if hidden else token, width=edge, height=0.5,
+                fill=COLOURS["replaced"] if hidden else PALE, fontsize=12)  # fmt: skip
         axes.barh(y + 0.25, -value * scale, 0.3, left=left, color=COLOURS["scored"])
-        axes.text(
-            left + 0.06 - value * scale, y + 0.25, f"{abs(value):.2f}", va="center", fontsize=12
-        )
-    total = -sum(log_p)
-    axes.text(wide, 0.5 * (n + 1.6), f"sum {total:.2f}", ha="right", va="center",
-              fontsize=12, weight="bold")  # fmt: skip
-    rows = ", ".join(f"{t} {-v + 0.0:.2f}" for t, v in zip(tokens[1:-1], log_p, strict=True))
+        told.append(f"{label} {-value + 0.0:.2f}")
+        axes.text(left + 0.06 - value * scale, y + 0.25, plain(told[-1]), va="center", fontsize=12)
     return finish(
         canvas,
         alt=f"A table of {n} rows of the same {len(tokens)} tokens, with [MASK] moving down the "
-        f"diagonal. −log p at the end of the rows: {rows}. They add up to {total:.2f}.",
+        f"diagonal. −log p at the end of the rows: {', '.join(told)}. They add up to {total:.2f}.",
         caption="Each row hides one token, and that token is its only label.",
     )
 
@@ -228,36 +190,29 @@ def pair_gaps(pairs: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw by how much (``gap``, in nats) the right sentence of each pair is preferred."""
     kinds = list(dict.fromkeys(pair["kind"] for pair in pairs))
     misses = sorted((pair for pair in pairs if pair["gap"] <= 0), key=lambda pair: pair["gap"])
-    canvas, axes = figure(size=(7.2, 2.4 + 0.27 * len(misses)))
+    canvas, axes = figure(size=(7.2, 2.6 + 0.3 * len(misses)))
     axes.axvline(0, color=COLOURS["ignored"], linewidth=1)
-    ticks, words = [], []
+    words = []
     for row, kind in enumerate(kinds):
         gaps = sorted(pair["gap"] for pair in pairs if pair["kind"] == kind)
         for number, gap in enumerate(gaps):  # dots of about the same gap stand side by side
             mark, colour = ("o", "right") if gap > 0 else ("s", "wrong")
             y = row + 0.12 * (number % 5 - 2)
             axes.plot(gap, y, mark, color=COLOURS[colour], alpha=0.8, markersize=5)
-        won = sum(gap > 0 for gap in gaps)
-        ticks.append(f"{kind}\n{won} of {len(gaps)}")
-        words.append(f"{printable(kind)}: {won} of {len(gaps)}")
+        words.append(f"{kind}: {sum(gap > 0 for gap in gaps)} of {len(gaps)}")
     for row, pair in enumerate(misses):
         y = len(kinds) + 0.1 + 0.42 * row
         axes.plot(pair["gap"], y, "s", color=COLOURS["wrong"], markersize=5)
-        axes.text(0.7, y, pair["bad"], va="center", fontsize=11, color=COLOURS["wrong"])
-    axes.set_yticks(range(len(kinds)), ticks)
+        axes.text(0.7, y, pair["bad"], va="center", fontsize=13, color=COLOURS["wrong"])
+    axes.set_yticks(range(len(kinds)), [word.replace(": ", "\n") for word in words], fontsize=13)
     axes.set_ylim(len(kinds) + 0.42 * len(misses), -1.0)
-    for x, side, meaning, text in (
-        (0.4, "left", "right", "right sentence preferred"),
-        (-0.4, "right", "wrong", "wrong one"),
-    ):
-        axes.text(x, -0.75, text, color=COLOURS[meaning], va="center", ha=side, fontsize=11)
-    axes.set_xlabel("score of the right sentence less that of the wrong one (nats)")
+    axes.text(0.4, -0.75, "right sentence preferred", color=COLOURS["right"], fontsize=13)
+    axes.text(-0.4, -0.75, "wrong one", ha="right", color=COLOURS["wrong"], fontsize=13)
+    axes.set_xlabel("score of the right sentence less that of the wrong one (nats)", fontsize=12)
     return finish(
         canvas,
-        alt=f"One dot for each pair. The right sentence has the higher score in "
-        f"{', '.join(words)}. Preferred though wrong: "
-        f"{' '.join(printable(pair['bad']) for pair in misses) or 'none'}",
-        caption="How much the model prefers the right sentence of each pair. Green circles: the "
-        "right one has the higher score. Vermilion squares: the wrong one has, and it's written "
-        "out below.",
+        alt=f"One dot for each pair. The right sentence has the higher score in {', '.join(words)}."
+        f" Preferred though wrong: {' '.join(pair['bad'] for pair in misses) or 'none'}",
+        caption="How much the model prefers the right sentence of each pair. Squares: it prefers "
+        "the wrong one, which is written out below.",
     )

@@ -15,41 +15,41 @@ def timeline(releases: Sequence[Release], rows: Mapping[str, Sequence[str]]) -> 
     """Draw what was true when: a column for each release in which a word of a row changes."""
     words = list(zip(*rows.values(), strict=True))
     starts = [i for i in range(len(words)) if i == 0 or words[i] != words[i - 1]]
-    left = 2 + 1.6 * max(map(len, rows))
-    width = (100 - left) / len(starts)
-    canvas, axes = drawing(100, 8 + 8 * len(rows))
-    told, size = [], 13 if width > 20 else 11
+    width = 100 / len(starts)
+    canvas, axes = drawing(100, 9 + 12 * len(rows))
+    told, colours_mean = [], {}
     for column, i in enumerate(starts):
         label = f"{releases[i].version}\n{(releases[i].date or '')[:7]}"
-        axes.text(left + column * width, 6.5, label, va="bottom", fontsize=size)
+        axes.text(column * width, 7, label, va="bottom", fontsize=13)
     for row, (title, values) in enumerate(rows.items()):
-        y = 8 + 8 * row
-        axes.text(left - 1.5, y + 3, plain(title), ha="right", va="center", fontsize=size)
+        y = 9 + 12 * row
+        axes.text(0, y + 2, plain(title), va="center", fontsize=13, weight="bold")
         marks = [k for k, i in enumerate(starts) if k == 0 or values[i] != values[starts[k - 1]]]
         for first, end in itertools.pairwise([*marks, len(starts)]):
-            word, x = values[starts[first]], left + first * width
-            fill, colour = _colours(word)
-            across = (end - first) * width
-            box(axes, x, y, word, width=across, height=6, fill=fill, colour=colour, fontsize=size)
+            word = values[starts[first]]
+            fill, colour, meaning = _meaning(word)
+            colours_mean[meaning] = True
+            box(axes, first * width, y + 4, word, width=(end - first) * width, height=6, fill=fill,
+                colour=colour, fontsize=13)  # fmt: skip
         said = ", ".join(f"{values[starts[k]]} from {releases[starts[k]].version}" for k in marks)
         told.append(f"{title}: {said}.")
     return finish(
         canvas,
         alt="What releases did. " + " ".join(told),
-        caption="At the top: the releases where something changes, with their months. Green: it "
-        "works. Vermilion: an error. Grey: no error, and the labels are lost.",
+        caption="At the top: the releases where something changes, with their months."
+        + "".join(colours_mean),
     )
 
 
-def _colours(word: str) -> tuple[str, str]:
-    """Return the colour of a bar of :func:`timeline`, and that of the word on it."""
+def _meaning(word: str) -> tuple[str, str, str]:
+    """Return the colour of a bar of :func:`timeline`, that of its word, and what it means."""
     if word in ("accepted", "warning", "right"):
-        return COLOURS["right"], "white"
+        return COLOURS["right"], "white", " Green: it works."
     if word.endswith("Error"):
-        return COLOURS["wrong"], "black"
+        return COLOURS["wrong"], "black", " Vermilion: an error."
     if word in ("dropped", "loss is None"):
-        return COLOURS["ignored"], "white"
-    return PALE, TEXT
+        return COLOURS["ignored"], "white", " Grey: no error, and the labels are lost."
+    return PALE, TEXT, ""
 
 
 def _old_calls() -> list[tuple[Any, ...]]:
@@ -99,50 +99,34 @@ def _in_place(call):
     return _migrated(call, labels)
 
 
-check_migrate.mistakes += [
-    (
-        lambda call: _migrated(call, call["masked_lm_labels"].clone()),
-        "The labels still hold -1. The loss of today leaves out -100 alone.",
+for said, wrong in {
+    "The labels still hold -1. The loss of today leaves out -100 alone.": lambda call: _migrated(
+        call, call["masked_lm_labels"].clone()
     ),
-    (
-        lambda call: call | {"masked_lm_labels": _minus_100(call)},
-        "The old name `masked_lm_labels` is still in the call: release 4 refuses it, and release 5 "
-        "drops it.",
+    "The old name `masked_lm_labels` is still in the call: release 4 refuses it, and release 5 "
+    "drops it.": lambda call: call | {"masked_lm_labels": _minus_100(call)},
+    "Both names are in the call. Release 4 refuses the old one with a TypeError: "
+    "`pop` it.": lambda call: call | {"labels": _minus_100(call)},
+    "Your function changes the dictionary that it was given, and the caller loses it. Make a new "
+    "one: `new = dict(given)`.": lambda call: call.update(labels=_minus_100(call)) or call,
+    CHANGED: _in_place,
+    "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant that a "
+    "position is not scored.": lambda call: _migrated(
+        call, call["masked_lm_labels"].masked_fill(call["masked_lm_labels"] <= 0, -100)
     ),
-    (
-        lambda call: call | {"labels": _minus_100(call)},
-        "Both names are in the call. Release 4 refuses the old one with a TypeError: `pop` it.",
+    "`attention_mask` is lost. Only the labels have a new form.": lambda call: {
+        "input_ids": call["input_ids"],
+        "labels": _minus_100(call),
+    },
+    "The call has no `labels`, so there is no loss.": lambda call: {
+        name: call[name] for name in ("input_ids", "attention_mask")
+    },
+    "The labels are the input ids. The answers were in the old labels.": lambda call: _migrated(
+        call, call["input_ids"].clone()
     ),
-    (
-        lambda call: call.update(labels=_minus_100(call)) or call,
-        "Your function changes the dictionary that it was given, and the caller loses it. Make a "
-        "new one: `new = dict(given)`.",
-    ),
-    (_in_place, CHANGED),
-    (
-        lambda call: _migrated(
-            call, call["masked_lm_labels"].masked_fill(call["masked_lm_labels"] <= 0, -100)
-        ),
-        "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant that "
-        "a position is not scored.",
-    ),
-    (
-        lambda call: {"input_ids": call["input_ids"], "labels": _minus_100(call)},
-        "`attention_mask` is lost. Only the labels have a new form.",
-    ),
-    (
-        lambda call: {name: call[name] for name in ("input_ids", "attention_mask")},
-        "The call has no `labels`, so there is no loss.",
-    ),
-    (
-        lambda call: _migrated(call, call["input_ids"].clone()),
-        "The labels are the input ids. The answers were in the old labels.",
-    ),
-    (
-        _minus_100,
-        "Your function returns the labels. Return the arguments of the call, a dictionary.",
-    ),
-]
+    "Your function returns the labels. Return the arguments of the call, a dictionary.": _minus_100,
+}.items():
+    check_migrate.mistake(said)(wrong)
 
 
 def _position_batches() -> list[tuple[Any, ...]]:
@@ -175,7 +159,7 @@ def _position_batches() -> list[tuple[Any, ...]]:
 )
 def check_positions_loss(log_p, positions, ids, weights):
     """positions_loss(log_p, positions, ids, weights): the mean of -log p where the weight is 1."""
-    return (weights * _surprise(log_p, positions, ids)).sum() / weights.sum()
+    return _weighted(log_p, positions, ids, weights).sum() / weights.sum()
 
 
 def _surprise(log_p, positions, ids):
@@ -186,52 +170,37 @@ def _weighted(log_p, positions, ids, weights):
     return weights * _surprise(log_p, positions, ids)
 
 
-check_positions_loss.mistakes += [
-    (
-        lambda log_p, where, ids, weights: _surprise(log_p, where, ids).mean(),
-        "That is the mean over every entry, those of weight 0 included: they only fill up the "
-        "rows.",
+def _at_first_positions(log_p, positions, ids, weights):
+    first = torch.arange(ids.shape[1]).expand_as(ids)
+    return check_positions_loss.right(log_p, first, ids, weights)
+
+
+def _in_every_row(log_p, positions, ids, weights):
+    return (weights * -log_p[:, positions, ids]).sum() / weights.sum()
+
+
+for said, wrong in {
+    "That is the mean over every entry, those of weight 0 included: they only fill "
+    "up the rows.": lambda log_p, where, ids, weights: _surprise(log_p, where, ids).mean(),
+    "The entries of weight 0 add nothing, and they are still counted: divide by the sum of the "
+    "weights.": lambda *batch: _weighted(*batch).mean(),
+    "That is the sum. Divide by the sum of the weights.": lambda *batch: _weighted(*batch).sum(),
+    "That is the mean of log p. The loss is minus that.": lambda *batch: (
+        -_weighted(*batch).sum() / batch[3].sum()
     ),
-    (
-        lambda *batch: _weighted(*batch).mean(),
-        "The entries of weight 0 add nothing, and they are still counted: divide by the sum of the "
-        "weights.",
-    ),
-    (lambda *batch: _weighted(*batch).sum(), "That is the sum. Divide by the sum of the weights."),
-    (
-        lambda *batch: -_weighted(*batch).sum() / batch[3].sum(),
-        "That is the mean of log p. The loss is minus that.",
-    ),
-    (
-        lambda *batch: (_weighted(*batch).sum(1) / batch[3].sum(1)).mean(),
-        "That is the mean of the means of the rows. Each scored position counts the same: take one "
-        "sum over the batch.",
-    ),
-    (
-        lambda log_p, where, ids, weights: (
-            _weighted(log_p, torch.arange(ids.shape[1]).expand_as(ids), ids, weights).sum()
-            / weights.sum()
-        ),
-        "You scored the first positions of each row. `positions` says which ones the ids belong "
-        "to.",
-    ),
-    (
-        lambda *batch: _weighted(*batch).sum() / (batch[2] > 0).sum(),
-        "You divide by the number of ids above 0. A token with the id 0 can be an answer; the "
-        "weights say what counts.",
-    ),
-    (
-        lambda *batch: _weighted(*batch).sum() / (batch[1] > 0).sum(),
-        "You divide by the number of positions above 0. Position 0 can be scored; the weights say "
-        "what counts.",
-    ),
-    (
-        lambda log_p, where, ids, weights: (weights * -log_p[:, where, ids]).sum() / weights.sum(),
-        "`log_p[:, positions, ids]` reads the positions of each row in every row. Index the rows "
-        "too: `torch.arange(len(log_p)).unsqueeze(1)` in place of the colon.",
-    ),
-    (_weighted, "Your function returns a tensor of shape (2, 4). Return one number."),
-]
+    "That is the mean of the means of the rows. Each scored position counts the same: take one sum "
+    "over the batch.": lambda *batch: (_weighted(*batch).sum(1) / batch[3].sum(1)).mean(),
+    "You scored the first positions of each row. `positions` says which ones the ids belong "
+    "to.": _at_first_positions,
+    "You divide by the number of ids above 0. A token with the id 0 can be an answer; the weights "
+    "say what counts.": lambda *batch: _weighted(*batch).sum() / (batch[2] > 0).sum(),
+    "You divide by the number of positions above 0. Position 0 can be scored; the weights say what "
+    "counts.": lambda *batch: _weighted(*batch).sum() / (batch[1] > 0).sum(),
+    "`log_p[:, positions, ids]` reads the positions of each row in every row. Index the rows too: "
+    "`torch.arange(len(log_p)).unsqueeze(1)` in place of the colon.": _in_every_row,
+    "Your function returns a tensor of shape (2, 4). Return one number.": _weighted,
+}.items():
+    check_positions_loss.mistake(said)(wrong)
 
 
 def _runs_on(releases, keyword, ignored):
@@ -297,41 +266,29 @@ def _where(fits):
 
 _OLD = "For `masked_lm_labels=` with -100 your list"
 _WARNS = "It warns, and the loss is right: a warning isn't an error."
-check_runs_on.mistakes += [
-    (
-        lambda releases, keyword, ignored: [r for r in releases if _uses(r, keyword)],
-        f"{_OLD} has pytorch-pretrained-bert 0.1.1, whose loss does not ignore -100: the labels "
-        "would be out of bounds.",
+for said, wrong in {
+    f"{_OLD} has pytorch-pretrained-bert 0.1.1, whose loss does not ignore -100: the labels "
+    "would be out of bounds.": lambda releases, keyword, ignored: [
+        r for r in releases if _uses(r, keyword)
+    ],
+    f"{_OLD} has transformers 5.0.0, which drops the keyword: the call runs, and there is no "
+    "loss.": _where(lambda r, keyword: not r.takes(keyword).endswith("Error")),
+    "For `lm_labels=` with -100 your list has transformers 2.4.0. It accepts the keyword, and "
+    "computes another loss with it: compare with the name in "
+    "`release.labels`.": _where(
+        lambda r, keyword: r.takes(keyword) == "accepted" or _uses(r, keyword)
     ),
-    (
-        _where(lambda r, keyword: not r.takes(keyword).endswith("Error")),
-        f"{_OLD} has transformers 5.0.0, which drops the keyword: the call runs, and there is no "
-        "loss.",
+    f"{_OLD} lacks transformers 3.0.0. {_WARNS}": _where(lambda r, keyword: r.labels == keyword),
+    f"{_OLD} lacks transformers 3.1.0. {_WARNS}": _where(
+        lambda r, keyword: r.labels == keyword or r.takes(keyword) == "DeprecationWarning"
     ),
-    (
-        _where(lambda r, keyword: r.takes(keyword) == "accepted" or _uses(r, keyword)),
-        "For `lm_labels=` with -100 your list has transformers 2.4.0. It accepts the keyword, and "
-        "computes another loss with it: compare with the name in `release.labels`.",
+    "Your function does not return a list of releases. Return those of the list `releases` that "
+    "fit, as they are.": lambda *call: [r.version for r in _runs_on(*call)],
+    f"{_OLD} has transformers 4.0.0, which refuses the name.": _where(
+        lambda r, keyword: r.takes(keyword) != "dropped"
     ),
-    (
-        _where(lambda r, keyword: r.labels == keyword),
-        f"{_OLD} lacks transformers 3.0.0. {_WARNS}",
-    ),
-    (
-        _where(lambda r, keyword: r.labels == keyword or r.takes(keyword) == "DeprecationWarning"),
-        f"{_OLD} lacks transformers 3.1.0. {_WARNS}",
-    ),
-    (
-        lambda *call: [r.version for r in _runs_on(*call)],
-        "Your function does not return a list of releases. Return those of the list `releases` "
-        "that fit, as they are.",
-    ),
-    (
-        _where(lambda r, keyword: r.takes(keyword) != "dropped"),
-        f"{_OLD} has transformers 4.0.0, which refuses the name.",
-    ),
-    (
-        lambda *call: _runs_on(*call)[::-1],
-        "Your list has a release twice, or another order than `releases`.",
-    ),
-]
+    "Your list has a release twice, or another order than `releases`.": lambda *call: _runs_on(
+        *call
+    )[::-1],
+}.items():
+    check_runs_on.mistake(said)(wrong)
