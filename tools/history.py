@@ -1,7 +1,6 @@
 """Read, from the released wheels, how BertForMaskedLM took its labels, release by release.
 
     python -m tools.history --cache FOLDER    write mlmtutor/releases/label_history.json
-    python -m tools.history --run             write mlmtutor/releases/label_history_run.json
     python -m tools.history --names           write mlmtutor/doctor/obsolete.toml
     ... --check                               write nothing; exit 1 where bytes would change
 
@@ -9,12 +8,6 @@ Reading downloads each wheel by name with pip, without its dependencies, and par
 files; nothing is installed and nothing of the wheel is run. Wheels in the cache folder are not
 downloaded again, so a reading that was stopped goes on where it was; without a cache each wheel
 is deleted once it is read. What the parser does not recognise is an error, never a guess.
-
-``--run`` confirms the reading: it installs a few releases, each in a temporary folder, and calls
-a small model of each in the ways that people do. Releases that support the Python in use get the
-versions of tokenizers and huggingface_hub that they ask for. For the older ones, what only their
-tokenizers, downloads and trainer need is replaced by empty modules, since no wheels of it exist
-for this Python; the model, its loss and its warnings are the released code.
 
 ``--names`` lists what could once be imported from transformers, and the keywords of its Trainer
 and collators, that neither the newest wheel nor the installed release has. ``mlmtutor doctor``
@@ -24,27 +17,20 @@ reports programs that still use them.
 import argparse
 import ast
 import hashlib
-import importlib
-import importlib.abc
-import importlib.machinery
 import importlib.util
 import json
-import os
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
 import textwrap
-import types
-import warnings
 import zipfile
 
 from tools import atomic
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "mlmtutor"
 HISTORY = PACKAGE / "releases" / "label_history.json"
-RUN = PACKAGE / "releases" / "label_history_run.json"
 OBSOLETE = PACKAGE / "doctor" / "obsolete.toml"
 
 # Each minor release, by its first wheel that the registry still offers, and patches where
@@ -64,11 +50,6 @@ RELEASES = {
         "5.14.0 5.15.0 5.16.0 5.17.0 5.18.0 5.19.0 5.20.0 5.21.0 5.22.0 5.23.0 5.24.0"
     ),
 }
-RUN_RELEASES = {
-    "pytorch-pretrained-bert": "0.6.2",
-    "pytorch-transformers": "1.2.0",
-    "transformers": "2.3.0 2.4.0 2.11.0 3.0.0 3.5.1 4.0.0 4.57.1 4.57.6 5.0.0 5.23.0 5.24.0",
-}
 # Enough releases to say where a name went; the first and the newest matter most.
 NAMES_RELEASES = (
     "2.11.0 3.5.1 4.0.0 4.12.0 4.25.1 4.36.0 4.38.0 4.41.0 4.44.0 4.46.3 4.47.0 4.48.0 4.49.0 "
@@ -85,35 +66,19 @@ FAMILIES = (
     r"info$|Fast$|TF[A-Z_]|Flax|FLAX_|load_tf|models\.|dummy_|_|"
     r".*_PRETRAINED_\w+_(MAP|LIST)$|.*OnnxConfig$"
 )
-STAND_INS = (
-    "boto3",
-    "botocore",
-    "sacremoses",
-    "sentencepiece",
-    "tokenizers",
-    "transformers.dependency_versions_check",
-    "transformers.trainer",
-    "transformers.trainer_pt_utils",
-    "transformers.utils.sentencepiece_model_pb2",
-)
 LABELS = ("labels", "masked_lm_labels")
 
 
 # Download
 
 
-def pip(*arguments):
-    """Run pip quietly."""
-    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", *arguments, *options]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-
-
 def wheel(package, version, folder):
     """Return the path of one wheel in ``folder``, downloaded if it is not there."""
     pattern = f"{package.replace('-', '_')}-{version}-*.whl"
     if not list(folder.glob(pattern)):
-        pip("download", "--dest", str(folder), f"{package}=={version}")
+        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+        command = [sys.executable, "-m", "pip", "download", "--dest", str(folder), *options]
+        subprocess.run([*command, f"{package}=={version}"], check=True, stderr=subprocess.DEVNULL)
     [path] = folder.glob(pattern)
     return path
 
@@ -355,7 +320,8 @@ def read_fields(node):
 
 def read_gone(cache):
     """Return the text of obsolete.toml: what each release that was read no longer has."""
-    transformers = importlib.import_module("transformers")
+    import transformers
+
     versions = NAMES_RELEASES.split()
     read = []
     for version in versions:
@@ -403,124 +369,6 @@ def read_gone(cache):
     return "".join(parts)
 
 
-# Run
-
-
-class Missing(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives an empty module, in which every name is an empty class, for each module named."""
-
-    def __init__(self, modules):
-        self.modules = tuple(modules)
-
-    def find_spec(self, name, path=None, target=None):
-        """Find the modules named and what is in them."""
-        if f"{name}.".startswith(tuple(f"{module}." for module in self.modules)):
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        """Make the module."""
-
-        class Empty(types.ModuleType):
-            def __getattr__(self, name):
-                if name.startswith("__"):
-                    raise AttributeError(name)
-                return type(name, (), {"__init__": lambda self, *args, **kwargs: None})
-
-        return Empty(spec.name)
-
-    def exec_module(self, module):
-        """There is nothing in it to run."""
-
-
-def probe(package, stand_ins):
-    """Call a small BertForMaskedLM of the installed ``package``; print what happens as JSON."""
-    import torch
-
-    if stand_ins:
-        sys.meta_path.insert(0, Missing(stand_ins))
-    library = importlib.import_module(package)
-    torch.manual_seed(0)
-    vocabulary = "vocab_size" if package == "transformers" else "vocab_size_or_config_json_file"
-    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    config = library.BertConfig(**{vocabulary: 50}, **dict.fromkeys(sizes, 8))
-    model = library.BertForMaskedLM(config).eval()
-    ids = torch.tensor([[1, 5, 3, 2]])
-
-    def call(keyword, ignored):
-        labels = torch.full_like(ids, ignored)
-        labels[0, 2] = 7
-        result = {"keyword": keyword, "ignored": ignored, "call": "runs", "warnings": []}
-        with warnings.catch_warnings(record=True) as caught, torch.no_grad():
-            warnings.simplefilter("always")
-            try:
-                output = model(ids, **{keyword: labels})
-            except Exception as error:
-                return result | {"call": f"{type(error).__name__}: {error}"}
-        told = [f"{w.category.__name__}: {w.message}" for w in caught]
-        result["warnings"] = [text for text in told if "labels" in text]
-        result["output"] = type(output).__name__
-        result["loss"] = describe_loss(output)
-        try:
-            result["logits"] = "runs" if output.logits is not None else "None"
-        except AttributeError as error:
-            result["logits"] = f"AttributeError: {error}"
-        return result
-
-    def describe_loss(output):
-        with torch.no_grad():
-            logits = model(ids)
-            logits = logits if isinstance(logits, torch.Tensor) else logits[0]
-            right = -logits[0, 2].log_softmax(-1)[7]
-        loss = output if isinstance(output, torch.Tensor) else output[0]
-        if loss.shape == logits.shape:
-            return "None"  # there is none: the first part of the output is the logits
-        return "-log p(label)" if torch.isclose(loss, right, atol=1e-6) else "another number"
-
-    calls = [(k, i) for k in ("masked_lm_labels", "labels") for i in (-100, -1)]
-    calls += [("lm_labels", -100), ("label", -100)]
-    seen = [call(*each) for each in calls]
-    print(json.dumps({"torch": torch.__version__.split("+")[0], "calls": seen}))
-
-
-def run_release(cache, package, version):
-    """Install one release in a temporary folder and probe it; returns its record."""
-    module = package.replace("-", "_")
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as wheels:
-        path = wheel(package, version, cache or pathlib.Path(wheels))
-        pip("install", "--no-compile", "--target", folder, str(path))
-        asked = []
-        if modern := tuple(map(int, version.split("."))) >= (4, 57):
-            [metadata] = pathlib.Path(folder).glob(f"{module}-*.dist-info/METADATA")
-            pattern = r"^Requires-Dist: ((?:tokenizers|huggingface-hub)\b[^;\n]*)$"
-            asked = re.findall(pattern, metadata.read_text(encoding="utf-8"), re.M)
-            pip("install", "--no-compile", "--target", folder, *asked)
-        stand_ins = [] if modern else list(STAND_INS)
-        result = subprocess.run(
-            [sys.executable, __file__, "--probe", module, *stand_ins],
-            env=os.environ | {"PYTHONPATH": folder, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if result.returncode:
-        raise RuntimeError(f"{package} {version} does not run:\n{result.stderr}")
-    return {
-        "package": package,
-        "version": version,
-        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "stand_ins": stand_ins,
-        **json.loads(result.stdout.splitlines()[-1]),
-    }
-
-
-def run_all(cache, releases):
-    """Return what each release does when it is called."""
-    from tqdm import tqdm
-
-    return [run_release(cache, *release) for release in tqdm(releases, unit="release")]
-
-
 # Write
 
 
@@ -539,23 +387,15 @@ def main():
     """Write the data files, or check them; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cache", type=pathlib.Path, help="keep the wheels in this folder")
-    parser.add_argument("--run", action="store_true", help="install and call a few releases")
     parser.add_argument("--names", action="store_true", help="list what is gone")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a change")
-    parser.add_argument("--probe", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.probe:
-        package, *stand_ins = options.probe
-        probe(package, stand_ins)
-        return 0
     if options.cache:
         options.cache.mkdir(parents=True, exist_ok=True)
-    path = OBSOLETE if options.names else RUN if options.run else HISTORY
     if options.names:
-        text = read_gone(options.cache)
+        path, text = OBSOLETE, read_gone(options.cache)
     else:
-        make, releases = (run_all, RUN_RELEASES) if options.run else (read_all, RELEASES)
-        text = dump(make(options.cache, listed(releases)))
+        path, text = HISTORY, dump(read_all(options.cache, listed(RELEASES)))
     changed = not path.exists() or text != path.read_text(encoding="utf-8")
     if changed and not options.check:
         path.parent.mkdir(exist_ok=True)

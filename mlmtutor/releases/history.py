@@ -153,7 +153,7 @@ def observed_calls() -> list[ObservedCall]:
         masked_lm_labels: TypeError: BertForMaskedLM.forward() g
         labels: IndexError: Target -1 is out of bounds
 
-    Source: ``python -m tools.history --run``.
+    Source: calls of the released code, once, by ``tools/history.py --run`` of commit 402ac21f.
     """
     calls = []
     for record in _read("label_history_run.json"):
