@@ -63,14 +63,16 @@ OUTPUT = re.compile(r'(<(?:fig)?caption[^>]*>|<img alt=")([^<]+?)(?=<|" style=)'
 
 
 def documents():
-    """Return the path of every lesson and page, with the name of its catalog or with None."""
-    with_catalog = lesson_paths()[:TRANSLATED]
-    lessons = {path: path.name[:2] if path in with_catalog else None for path in all_paths()}
-    return lessons | {ROOT / page: (ROOT / page).stem for page in PAGES}
+    """Return where each lesson and page stands, with the name of its catalog or with None."""
+    found = dict.fromkeys(all_paths())
+    found |= {path: path.name[:2] for path in lesson_paths()[:TRANSLATED]}
+    found |= {ROOT / page: (ROOT / page).stem for page in PAGES}
+    return {path.relative_to(ROOT).as_posix(): name for path, name in found.items()}
 
 
-def load(path):
+def load(place):
     """Read a lesson; or a page, as a notebook of one cell."""
+    path = ROOT / place
     if path.suffix == ".ipynb":
         return read(path)
     cell = nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"), id=path.stem)
@@ -78,9 +80,9 @@ def load(path):
     return nbformat.v4.new_notebook(cells=[cell])
 
 
-def dump(notebook, path):
+def dump(notebook, place):
     """Return what stands in the file that :func:`load` read."""
-    if path.suffix == ".ipynb":
+    if place.endswith(".ipynb"):
         return nbformat.writes(notebook).rstrip("\n") + "\n"
     return notebook.cells[0].source
 
@@ -129,7 +131,7 @@ def ask_html(change, text, place):
 def extract():
     """Return today's messages without translations, by text, for each catalog by its name."""
     catalogs, found = {}, {}
-    for path, name in documents().items():
+    for document, name in documents().items():
         if name is None:
             continue
         messages = catalogs[name] = {}
@@ -141,7 +143,7 @@ def extract():
                 messages[text].locations.append((place, None))
             return text
 
-        rewrite(load(path), add)
+        rewrite(load(document), add)
     return catalogs
 
 
@@ -209,17 +211,14 @@ def anchors(notebook):
 
 
 def build(known):
-    """Return every lesson and page in Chinese by path, and how its texts were translated."""
+    """Return each lesson and page in Chinese, and the texts of each as ``translate`` does."""
     made, counts, renamed = {}, {}, {}
-    for path in documents():
-        notebook = load(path)
+    for place in documents():
+        notebook = made[place] = load(place)
         before = anchors(notebook)
-        counts[path] = translate(notebook, known)
-        made[path] = notebook
-        place = path.relative_to(ROOT).as_posix()
+        counts[place] = translate(notebook, known)
         renamed |= {(place, a): b for a, b in zip(before, anchors(notebook), strict=True)}
-    for path, notebook in made.items():
-        place = path.relative_to(ROOT).as_posix()
+    for place, notebook in made.items():
 
         def link(found, place=place):
             target = posixpath.join(posixpath.dirname(place), found[1]) if found[1] else place
@@ -248,14 +247,12 @@ def main():
             print(f"{name}: {len(messages)} texts, {empty} empty, {fuzzy} fuzzy")
         return
     made, counts = build(translations())
-    names = documents()
-    for path, notebook in made.items():
-        target = OUT / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(target, dump(notebook, path))
-        texts, english = counts[path]
-        if names[path]:
-            print(f"{names[path]}: {len(english)} of {len(texts)} texts stay English")
+    for place, name in documents().items():
+        (OUT / place).parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(OUT / place, dump(made[place], place))
+        texts, english = counts[place]
+        if name:
+            print(f"{name}: {len(english)} of {len(texts)} texts stay English")
 
 
 if __name__ == "__main__":

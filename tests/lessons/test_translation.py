@@ -13,8 +13,7 @@ from tools import translate
 
 TERMS = tomllib.loads((translate.LOCALE / "terms.toml").read_text("utf-8"))
 KNOWN = translate.translations()
-PATHS = [*translate.documents()]
-NAMES = [path.relative_to(translate.ROOT).as_posix() for path in PATHS]
+PLACES = {name: place for place, name in translate.documents().items() if name}
 FINISHED = []  # catalogs in which no text stays English, such as "00"
 
 HAN = "[\u3400-\u9fff]"
@@ -32,8 +31,9 @@ def chinese():
 
 
 def test_with_empty_catalogs_each_document_is_the_english_one():
-    for path, notebook in translate.build({})[0].items():
-        assert translate.dump(notebook, path) == path.read_text("utf-8"), path
+    for place, notebook in translate.build({})[0].items():
+        english = (translate.ROOT / place).read_text("utf-8")
+        assert translate.dump(notebook, place) == english, place
 
 
 def without_texts(cell):
@@ -49,20 +49,19 @@ def without_texts(cell):
     return cell
 
 
-@pytest.mark.parametrize("path", PATHS, ids=NAMES)
-def test_code_outputs_ids_and_tags_are_the_english_ones(path, chinese):
-    english, translated = translate.load(path), chinese[path]
+@pytest.mark.parametrize("place", translate.documents())
+def test_code_outputs_ids_and_tags_are_the_english_ones(place, chinese):
+    english, translated = translate.load(place), chinese[place]
     assert translated.metadata == english.metadata
     assert [*map(without_texts, translated.cells)] == [*map(without_texts, english.cells)]
 
 
 def test_captions_and_alt_texts_are_translated_and_nothing_else_of_an_output():
-    path = next(path for path, name in translate.documents().items() if name == "01")
-    notebook = translate.load(path)
+    notebook = translate.load(PLACES["01"])
     translate.translate(notebook, Upper())
     changed = [
         (old, new)
-        for before, after in zip(translate.load(path).cells, notebook.cells, strict=True)
+        for before, after in zip(translate.load(PLACES["01"]).cells, notebook.cells, strict=True)
         for old, new in zip(before.get("outputs", []), after.get("outputs", []), strict=True)
         if old != new
     ]
@@ -85,22 +84,19 @@ class Upper(dict):
 
 
 def test_links_to_headings_follow_the_translated_headings(chinese):
-    places = {
-        name: translate.anchors(chinese[path]) for name, path in zip(NAMES, PATHS, strict=True)
-    }
+    fragments = {place: translate.anchors(notebook) for place, notebook in chinese.items()}
     links = [
-        (name, target, fragment)
-        for name, path in zip(NAMES, PATHS, strict=True)
-        if name.startswith("notebooks/")
-        for cell in chinese[path].cells
-        if cell.cell_type == "markdown"
-        for target, fragment in re.findall(r"\]\(([^()\s#]*)#([^()\s]+)\)", cell.source)
+        (place, *link)
+        for place, notebook in chinese.items()
+        for cell in notebook.cells
+        if cell.cell_type == "markdown" and place.startswith("notebooks/")
+        for link in re.findall(r"\]\(([^()\s#]*)#([^()\s]+)\)", cell.source)
     ]
     assert len(links) > 50
-    for name, target, fragment in links:
-        folder = name.rpartition("/")[0]
-        place = posixpath.normpath(f"{folder}/{target}") if target else name
-        assert fragment in places[place], (name, target, fragment)
+    for place, target, fragment in links:
+        folder = posixpath.dirname(place)
+        target = posixpath.normpath(posixpath.join(folder, target)) if target else place
+        assert fragment in fragments[target], (place, target, fragment)
 
 
 def test_the_pieces_of_markdown():
@@ -198,7 +194,7 @@ def faults(text):
     found += [f"refused: {word}" for word in refused if word in bare]
     plain = re.sub(LINK, "]", text)
     patterns = {
-        "half-width punctuation": rf"{HAN}[,;:?!()]|[,;:?!(]{HAN}",
+        "half-width punctuation": rf"{HAN}\**[,;:?!()]|[,;:?!()]\**{HAN}",
         "no space between Chinese and Latin letters or code": rf"{HAN}[A-Za-z0-9`]|[A-Za-z0-9`]{HAN}",
         "a space beside full-width punctuation": r"[，。；：？！）] (?!\*\*)|(?<!\*\*) [，。；：？！（]",
         "more than a line": r"\n",
@@ -284,8 +280,7 @@ def test_no_term_is_refused_by_another():
 
 def english(name, known):
     """Return the texts of today's lesson or page that stay English."""
-    path = next(path for path, catalog in translate.documents().items() if catalog == name)
-    return translate.translate(translate.load(path), known)[1]
+    return translate.translate(translate.load(PLACES[name]), known)[1]
 
 
 def test_a_finished_lesson_has_no_fuzzy_and_no_missing_text():
