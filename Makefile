@@ -38,6 +38,7 @@ lessons:  ## Execute the lessons in place and refresh what is generated in them
 	$(setup) test
 	$(py) -m tools.lessons
 	$(py) -m tools.needs_nothing
+	$(py) -m tools.picture
 
 lint:  ## ruff (py and ipynb), ruff format, mypy, codespell
 	$(setup) lint

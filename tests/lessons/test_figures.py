@@ -6,7 +6,6 @@ Of a lesson, only the cells run that make these variables.
 """
 
 import ast
-import base64
 import contextlib
 import io
 import re
@@ -15,6 +14,8 @@ import textwrap
 import pytest
 import stored
 import torch
+
+from tools import picture
 
 NUMBER = re.compile(r"(?<![\w.-])[-+−]?\d+(?:,\d{3})*(?:\.\d+)*(?![\d-])")
 # By notebook and function, the numbers of the caption, then those of the alt text, in order.
@@ -183,9 +184,4 @@ def test_figure_in_the_readme_is_that_of_lesson_01():
     readme = (stored.ROOT / "README.md").read_text("utf-8")
     [alt] = re.findall(r"!\[(.*?)\]\(docs/_static/dataflow\.svg\)", readme)
     assert set(NUMBER.findall(alt)) <= set(NUMBER.findall(words("01 dataflow")))
-    path, number = FIGURES["01 dataflow"]
-    html = "".join(stored.output_texts(stored.read(path).cells[number]))
-    drawn = base64.b64decode(re.search(r'svg\+xml;base64,([^"]+)', html)[1]).decode()
-    copy = (stored.ROOT / "docs" / "_static" / "dataflow.svg").read_text("utf-8")
-    in_drawing = re.compile(r"<text[^>]*>(.*?)</text>", re.S)
-    assert in_drawing.findall(copy) == in_drawing.findall(drawn) != []
+    assert picture.PICTURE.read_text("utf-8") == picture.figure()

@@ -1,8 +1,7 @@
-"""The other doors: instructor's page, development container, workflow, the picture of the README."""
+"""The other doors: instructor's page, development container, workflow."""
 
 import json
 import re
-import struct
 
 import pytest
 import stored
@@ -57,7 +56,7 @@ def test_plans_give_a_lesson_the_minutes_that_it_states():
     assert checked >= 18
 
 
-def test_the_page_has_each_lesson_with_its_threads_and_exercises():
+def test_instructors_page_has_each_lesson_with_its_threads_and_exercises():
     parts = re.split(r"^### (\d\d) (.+)$", INSTRUCTORS, flags=re.M)[1:]
     found = {number: (title, text) for number, title, text in zip(*[iter(parts)] * 3, strict=True)}
     questions = (tool.NOTEBOOKS / "questions.toml").read_text("utf-8")
@@ -73,7 +72,7 @@ def test_the_page_has_each_lesson_with_its_threads_and_exercises():
         assert all(f"### Exercise {number} " in source for number in kept)
 
 
-def test_the_worksheet_has_the_numbers_of_lesson_05():
+def test_worksheet_has_the_numbers_of_lesson_05():
     sheet = (stored.ROOT / "docs" / "worksheet.md").read_text("utf-8")
     [path] = tool.NOTEBOOKS.glob("05_*.ipynb")
     cells = stored.code_cells(stored.read(path))
@@ -84,12 +83,12 @@ def test_the_worksheet_has_the_numbers_of_lesson_05():
         assert f"{answer:.2f}" in sheet
 
 
-def test_commands_that_are_named_exist():
+def test_instructors_page_names_commands_that_exist():
     commands = re.findall(r"`make (\w+)`", INSTRUCTORS)
     assert {"slides", "student", "lab"} <= set(commands) <= TARGETS
 
 
-def test_the_development_container_sets_the_project_up():
+def test_development_container_sets_the_project_up():
     container = json.loads((stored.ROOT / ".devcontainer" / "devcontainer.json").read_text())
     tag = container["image"].split(":")[1]
     assert tag == "3.11"
@@ -97,7 +96,7 @@ def test_the_development_container_sets_the_project_up():
     assert container["forwardPorts"] == [8888]
 
 
-def test_the_workflow_runs_the_targets_of_the_makefile():
+def test_workflow_runs_the_targets_of_the_makefile():
     workflow = yaml.safe_load(WORKFLOW)
     jobs = workflow["jobs"]
     commands = {name: [step.get("run", "") for step in job["steps"]] for name, job in jobs.items()}
@@ -112,17 +111,8 @@ def test_the_workflow_runs_the_targets_of_the_makefile():
     assert any("chromium" in run for run in commands["test"])
 
 
-def test_the_workflow_uses_pinned_actions_and_no_secret():
+def test_workflow_uses_pinned_actions_and_no_secret():
     uses = re.findall(r"uses: (\S+)", WORKFLOW)
     assert len(uses) >= 4
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", action) for action in uses), uses
     assert "secrets" not in WORKFLOW
-
-
-def test_the_picture_of_the_table_is_there_and_sharp():
-    data = (stored.ROOT / "docs" / "_static" / "alignment.png").read_bytes()
-    assert data.startswith(b"\x89PNG")
-    width, height = struct.unpack(">II", data[16:24])
-    assert 1200 <= width <= 2000  # about 730 pixels on a page, at two for each
-    assert height < width / 3
-    assert len(data) < 150_000
