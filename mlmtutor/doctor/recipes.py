@@ -58,8 +58,6 @@ class Recipe:
     def __init__(self, program: Program, statements: list[ast.stmt]) -> None:
         self.program = program
         self.known: dict[str, Ids] = {}
-        self.made: dict[str, Any] = {}  # the expression that a name or an element was set to
-        self.texts: dict[str, object] = {}  # the text behind the result of a tokenizer
         self.given: dict[str, Ids | None] = {}  # to a dictionary, to a call, to the caller
         self.judged: set[Ids] = set()
         self.found: list[tuple[str, ast.AST | None]] = []
@@ -91,19 +89,14 @@ class Recipe:
     # What an expression holds
 
     def _get(self, path: str) -> Ids:
-        base, _, key = path.rpartition(".")
-        if path not in self.known:
-            text = self.texts.get(base) if key == "input_ids" else None
-            self.known[path] = Ids(text or (path, next(self.stamp)))
-        return self.known[path]
+        return self.known.setdefault(path, Ids((path, next(self.stamp))))
 
-    def _text(self, call: Any) -> object:
+    def _text(self, call: ast.Call) -> object:
         """What stands for a text that is tokenized: the same text gives the same ids."""
-        if not isinstance(call, ast.Call) or not call.args:
-            return None
+        if not call.args:
+            return call
         names = sorted({n.id for n in ast.walk(call.args[0]) if isinstance(n, ast.Name)})
-        versions = (id(self.known.get(name)) for name in names)
-        return ("text", dotted(call.func), ast.unparse(call.args[0]), *versions)
+        return (ast.unparse(call.args[0]), dotted(call.func), *map(self.known.get, names))
 
     def _value(self, node: Any) -> Ids | None:
         """What is known of an expression."""
@@ -112,8 +105,8 @@ class Recipe:
         match node:
             case ast.Call():
                 return self._made_by(node)
-            case ast.Attribute(value=ast.Call()) | ast.Subscript(value=ast.Call()) if last(node):
-                return Ids(self._text(node.value))  # tokenizer(text)["input_ids"]
+            case ast.Attribute(value=ast.Call() as call) | ast.Subscript(value=ast.Call() as call):
+                return Ids(self._text(call))  # tokenizer(text)["input_ids"]
             case ast.Subscript(value=whole, slice=part):
                 base, text = self._value(whole), ast.unparse(part)
                 return base and (base if text == ":" else Ids((base.root, text), base.version))
@@ -122,14 +115,13 @@ class Recipe:
             case ast.ListComp(elt=ast.IfExp(test, yes, no), generators=[loop, *_]):
                 self._assign(loop.target, loop.iter)
                 return self._chosen(test, yes, no, node)
-            case ast.ListComp(elt=ast.Name(id=name), generators=[loop]) if name == last(
-                loop.target
-            ):
-                return self._value(loop.iter)
             case ast.List() | ast.BinOp() | ast.ListComp():
                 fills: dict[Any, ast.AST] = {self._filler(part): part for part in ast.walk(node)}
                 fills.pop(None, None)
-                return Ids(None if fills else node, written=fills)
+                start = self.known.get(dotted(getattr(node, "left", None)))  # ids + [0] * missing
+                made = start.copied(node) if start else Ids(None if fills else node)
+                made.written |= fills
+                return made
         return None
 
     def _filler(self, node: ast.AST) -> object:
@@ -175,7 +167,7 @@ class Recipe:
         for _ in range(9):
             match node:
                 case ast.Name():
-                    node = self.made.get(node.id)
+                    (node,) = known if len(known := self.program.values(node)) == 1 else (None,)
                 case ast.UnaryOp(op=ast.Invert() | ast.Not(), operand=node):
                     equal = not equal
         match node:
@@ -202,16 +194,15 @@ class Recipe:
     def _store(self, ids: Ids, test: ast.expr, value: Any, place: ast.AST) -> None:
         """``ids[test] = value``."""
         constant, masks = self._constant(value), self.program.is_mask_id(value)
-        if value and self.program.is_mask_id(self.made.get(ast.unparse(value))):
-            ids.written["mask"] = place  # ids[i] = mask_id; labels[i] = ids[i]
-        elif masks or constant is None or (isinstance(constant, int) and constant > 0):
+        if masks or constant is None or (isinstance(constant, int) and constant > 0):
             source = self._value(value.value) if isinstance(value, ast.Subscript) else None
             ids.written.pop("mask", None)
             ids.written["mask" if masks else "some"] = place
             if ids.root:
                 ids.version = next(self.stamp)  # other ids stand in it now
             elif source and not masks:
-                ids.root, ids.version, ids.written["one"] = source.root, source.version, place
+                ids.root, ids.version = source.root, source.version
+                ids.written["mask" if "mask" in source.written else "one"] = place
         else:
             equal, other, what = self._test(test)
             if what == "mask":
@@ -239,19 +230,20 @@ class Recipe:
             if not isinstance(one, ast.Subscript) or last(one):
                 self._bind(dotted(one), ids, part)
             elif owner := self._value(base):
-                self.made[ast.unparse(one)] = part
                 self._store(owner, one.slice, part, one)
 
     def _bind(self, path: str, ids: Ids | None, value: Any) -> None:
-        text = self._text(value)  # with the names as they stand now
         loop = next(iter(getattr(value, "generators", [])), None)
         source = getattr(loop.iter if loop else value, "func", None)  # batch.to, batch.items
-        self.known[path] = ids = ids or Ids((path, next(self.stamp)))
-        ids.place = ids.place or value
+        made = ids or Ids((path, next(self.stamp)))
+        made.place = made.place or value
+        text = self._text(value) if isinstance(value, ast.Call) else None
+        self.known[path] = made
         if not source or dotted(getattr(source, "value", None)) != path:  # batch = batch.to("cuda")
             for key in [key for key in self.known if key.startswith(f"{path}.")]:
                 del self.known[key]
-            self.made[path], self.texts[path] = value, text
+            if text:
+                self.known[f"{path}.input_ids"] = Ids(text)
         for key, part, _ in items_of(value):
             if inner := self._value(part):
                 self.known[f"{path}.{key}"] = inner
@@ -303,8 +295,10 @@ class Recipe:
         chooses = any(named("chosen", key) for key in self.given)  # for a loss of its own
         masked = [ids for ids in self.known.values() if "mask" in ids.written]
         for ids in labels - self.judged:
-            if named("masked_text", str(ids.root)) and "some" not in ids.written and ids.place:
-                ids.written.setdefault("mask", ids.place)  # tokenizer("[MASK]").input_ids
+            text = ids.root[0] if isinstance(ids.root, tuple) else ""
+            spelled = isinstance(text, str) and any(mask in text for mask in WORDS["spellings"])
+            if spelled and "some" not in ids.written and ids.place:
+                ids.written.setdefault("mask", ids.place)  # labels = tokenizer("[MASK]").input_ids
             for seen in (None, *(masked if alone and not chooses else ())):
                 self._judge(ids, seen, ids.place)
 
