@@ -96,8 +96,8 @@ def pieces(source, generated):
         for line in block.splitlines(keepends=True):
             table = BARS if line.startswith("|") else MARKS
             marks = LINKS if generated or LESSON_ROW.match(line) else table
-            for number, piece in enumerate(re.split(rf"(\s*(?:{marks})\s*)", line)):
-                yield piece, number % 2 == 0 and re.search("[A-Za-z]", WORDLESS.sub("", piece))
+            for index, piece in enumerate(re.split(rf"(\s*(?:{marks})\s*)", line)):
+                yield piece, index % 2 == 0 and re.search("[A-Za-z]", WORDLESS.sub("", piece))
 
 
 def rewrite(notebook, change):
@@ -109,7 +109,8 @@ def rewrite(notebook, change):
         for output in cell.get("outputs", []):
             if "text/html" in output.get("data", {}):
                 parts = OUTPUT.split(output.data["text/html"])  # every third is a text
-                parts[2::3] = [ask_html(change, part, cell.id) for part in parts[2::3]]
+                plain = [html.unescape(text) for text in parts[2::3]]
+                parts[2::3] = [html.escape(ask(change, text, cell.id)) for text in plain]
                 output.data["text/html"] = "".join(parts)
 
 
@@ -119,13 +120,6 @@ def ask(change, text, place):
     if not minutes:
         return change(text, place)
     return change(text.replace(minutes[0], "{n} minutes"), place).replace("{n}", minutes[1])
-
-
-def ask_html(change, text, place):
-    """Return what ``change`` makes of a text that is escaped for HTML."""
-    plain = html.unescape(text)
-    changed = ask(change, plain, place)
-    return text if changed == plain else html.escape(changed)
 
 
 def extract():
