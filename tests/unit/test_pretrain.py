@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 import torch
@@ -13,11 +14,11 @@ from tools.pretrain import export, gather, rows, train
 
 def test_gather_notice_names_every_source_and_is_the_committed_one():
     committed = pathlib.Path(gather.__file__).with_name("NOTICE").read_text(encoding="utf-8")
-    for source in gather.SOURCES:
-        assert f"\n{source.name}\n" in committed
-        assert source.licence in committed
-    assert set(rows.SHARES) == {source.name for source in gather.SOURCES}
-    assert "Princeton University" in committed
+    versions = dict(re.findall(r"^(\w+)\n  package  \S+ (\S+) ", committed, re.M))
+    wordnet = committed.split("\nLicence of WordNet\n\n")[1].removesuffix("\n")
+    assert gather.notice(versions, "0.1.0", wordnet) == committed
+    assert set(gather.READERS) == set(gather.SOURCES)
+    assert "Princeton University" in wordnet
 
 
 @pytest.mark.slow

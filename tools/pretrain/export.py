@@ -1,4 +1,4 @@
-"""Write the embedded model from a checkpoint: ``python tools/pretrain/export.py DATA RUN OUT``.
+"""Write the embedded model from a checkpoint: ``python -m tools.pretrain.export DATA RUN OUT``.
 
 Writes into ``OUT`` the files that ``from_pretrained`` of transformers 4.57 and 5 reads, the model
 card (``README.md``, made from ``card.md`` and from what is measured here), ``NOTICE`` and
@@ -26,14 +26,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import BertWordPieceTokenizer
 from transformers import AutoTokenizer, BertForMaskedLM
 
-from tools.pretrain.rows import (
-    IGNORE_INDEX,
-    SHARES,
-    atomic,
-    held_out_rows,
-    load_corpus,
-    token_counts,
-)
+from tools import atomic
+from tools.pretrain.gather import SOURCES
+from tools.pretrain.rows import IGNORE_INDEX, held_out_rows, load_corpus, token_counts
 from tools.pretrain.train import CHECKPOINT, TRAINING, evaluate
 
 HERE = Path(__file__).parent
@@ -161,7 +156,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any], size: int) -> str:
     """Return the model card: ``card.md`` with the figures filled in."""
     cloze, scores = figures["cloze"], figures["held_out"]
-    names = [n for n in SHARES if n in scores] + ["overall"]
+    names = [n for n in SOURCES if n in scores] + ["overall"]
     held_out = [
         [f"**{n}**" if n == "overall" else n, f"{scores[n]['labels']:,}"]
         + [f"{scores[n][key]:.2f}" for key in ("loss", "unigram")]
@@ -173,6 +168,7 @@ def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any],
         themes.setdefault(sentence.get("theme", "all"), []).append(sentence)
     missed = [s for s in cloze if not hits([s], 5)]
     share = state["runs"][-1].get("share")
+    learned = [(at["minutes"], at["tokens"], at["held_out"]["overall"]) for at in state["history"]]
     words = " ".join
     return string.Template((HERE / "card.md").read_text(encoding="utf-8")).substitute(
         layers=config["num_hidden_layers"],
@@ -213,12 +209,8 @@ def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any],
         history_table=table(
             ["minutes", "million tokens", "held-out loss"],
             [
-                [
-                    f"{h['minutes']:.0f}",
-                    f"{h['tokens'] / 1e6:.1f}",
-                    f"{h['held_out']['overall']:.2f}",
-                ]
-                for h in state["history"]
+                [f"{minutes:.0f}", f"{tokens / 1e6:.1f}", f"{loss:.2f}"]
+                for minutes, tokens, loss in learned
             ],
         ),
         right_table=table(
@@ -264,8 +256,8 @@ def export(
     return figures
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Write the embedded model from a checkpoint.")
     parser.add_argument("data", type=Path, help="folder that gather.py wrote")
     parser.add_argument("run", type=Path, help="folder that train.py wrote")
@@ -283,8 +275,7 @@ def main(argv: list[str] | None = None) -> int:
         f"top-1 {overall['top1']:.1%}, top-5 {overall['top5']:.1%}; "
         f"cloze top-1 {hits(cloze, 1)}/{len(cloze)}, top-5 {hits(cloze, 5)}/{len(cloze)}"
     )
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

