@@ -2,20 +2,25 @@
 
     python -m tools.slides    every lesson, to build/slides/
 
-A deck is made from the code cells that are tagged ``slide`` or ``figure``, in their order:
+A deck has a title, one slide for each exercise, and the summary. Between them stand, in the order
+of the lesson, the tables in text cells tagged ``slide``, and the code cells tagged ``slide`` or
+``figure``:
 
-- the section, the question or the sentence above the code, and the code without its assertions;
-  in front of it the statements that bind what it uses and that no earlier slide has shown;
+- what is asked, with the text in front of it for which there is room;
+- the code without its assertions, and before it the statements that bind what it uses and that no
+  earlier slide has shown; a figure stands without code;
 - one step later what it prints, and one step later the sentence that reads it.
 
-Before them stands the title, and behind them one slide for each exercise and one for the summary.
-The notes hold the text between, and the answer to a **Predict**. Press S to see them. reveal.js
-comes from the package sphinx-revealjs; its fonts and themes are not used.
+Nothing is made smaller than can be read from the back of a room: what doesn't fit is shown in
+turns, one behind the other, on the same slide (slides.js). The notes hold the text around the
+code, and the answer to a **Predict**. Press S to see them. reveal.js comes from the package
+sphinx-revealjs; its fonts and themes are not used.
 """
 
 import ast
 import builtins
 import contextlib
+import dataclasses
 import html
 import importlib.util
 import pathlib
@@ -33,16 +38,15 @@ from pygments.lexers import PythonLexer
 from tools.lessons import GENERATED, ROOT, lesson_paths, read, tags, title
 
 WIDTH, HEIGHT = 1280, 720  # pixels of a slide; reveal.js scales it to the screen
-ROOM = 1120  # pixels of a slide for a line of code or a table
-LARGEST, SMALLEST = 28, 18  # font sizes of code and output, in pixels
-COLUMNS = 76  # characters of a line of code or output
-HEADING, QUESTION, BOX = 150, 62, 36  # heights: what is above and below, a line, a frame
-FIGURE = 520  # height of a figure with its caption
-GAP, ROW = 17, 9  # pixels between two columns and two rows of an alignment table
+COLUMNS = 88  # characters of a line of code
+LINES = 20  # lines of code beside each other on one turn
+ROOM = 560  # characters of a slide for what is asked and the text in front of it
+BESIDE = 160  # characters that a figure leaves room for
 FILES = ["dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE"]
 STYLE = "github-light-high-contrast"
 
 EXERCISE = re.compile(r"### (Exercise \d) \((\w+), (\d+ minutes)\)\n+(.*)", re.S)
+PREDICT = "**Predict.**"
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 PAGE = """<!doctype html>
 <html lang="en">
@@ -55,39 +59,18 @@ PAGE = """<!doctype html>
 <link rel="stylesheet" href="slides.css">
 <link rel="icon" href="data:,">
 </head>
-<body>
+{body}
+</html>
+"""
+DECK = """<body>
 <div class="reveal"><div class="slides">
 {slides}
 </div></div>
 <script src="reveal/reveal.js"></script>
 <script src="reveal/notes.js"></script>
-<script>
-Reveal.initialize({{
-  width: {width}, height: {height}, margin: 0, center: false, hash: true, transition: "none",
-  slideNumber: "c/t", maxScale: 3, plugins: [RevealNotes]
-}});
-function fit() {{  // what is too large for its slide becomes smaller as a whole
-  const box = Reveal.getCurrentSlide().querySelector(".fit");
-  box.style.zoom = 1;
-  const over = Math.max(box.scrollHeight / {height_room}, box.scrollWidth / {width_room});
-  if (over > 1) box.style.zoom = 1 / over;
-}}
-Reveal.on("ready", fit);
-Reveal.on("slidechanged", fit);
-</script>
-</body>
-</html>
-"""
-INDEX = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Slides</title>
-<link rel="stylesheet" href="slides.css">
-<link rel="icon" href="data:,">
-</head>
-<body class="index">
+<script src="slides.js"></script>
+</body>"""
+INDEX = """<body class="index">
 <main>
 <h1>Slides</h1>
 <p>Arrow keys or space turn the slides. S opens the speaker notes, F fills the screen,
@@ -96,9 +79,20 @@ O shows all slides, B makes the screen black.</p>
 {items}
 </ul>
 </main>
-</body>
-</html>
-"""
+</body>"""
+
+
+@dataclasses.dataclass
+class Slide:
+    """What a slide shows and says: texts in Markdown, code, and the stored outputs of a cell."""
+
+    kind: str  # title, table, code, figure, exercise or summary
+    heading: str
+    asks: str = ""
+    code: list[str] = dataclasses.field(default_factory=list)  # what it needs, and the code of it
+    outputs: list = dataclasses.field(default_factory=list)
+    reads: str = ""
+    notes: str = ""
 
 
 def reveal_folder():
@@ -117,23 +111,35 @@ def render(text):
     return MARKDOWN.render(text)
 
 
-def first_sentence(text):
-    """Return the first sentence of a Markdown text, if it starts with one."""
-    paragraph = text.strip().split("\n\n")[0]
-    if paragraph.startswith(("- ", "| ", "#", "```", "<", "**Predict.**")):
+def paragraphs(text):
+    """Return the paragraphs, lists, tables and blocks of code of a text, without its headings."""
+    text = re.sub(r"^#+ [^\n]*|<details>.*?</details>", "", text, flags=re.M | re.S)
+    return [part.strip() for part in re.split(r"\n\n+", text) if part.strip()]
+
+
+def aloud(text):
+    """Return a text without what nobody reads aloud: threads, and links to other lessons."""
+    text = re.sub(r" \([^()]*(?:\w#\d|arXiv|forum)[^()]*\)|[ ]\(\[[^]]*\]\([^)]*\)\)", "", text)
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+
+
+def first_sentence(paragraph):
+    """Return the first sentence of a paragraph, unless it leads to something that follows it."""
+    if not paragraph or paragraph.startswith(("- ", "| ", "#", "```", "<", PREDICT)):
         return ""
-    sentence = re.split(r"(?<=[.:?])\s+(?=[A-Z`\"(])", paragraph)[0].replace("\n", " ")
-    return "" if sentence.endswith(":") else sentence
+    sentence = re.split(r"(?<=[.:?])\s+(?=[A-Z`\"(*])", paragraph)[0].replace("\n", " ")
+    return "" if sentence.endswith(":") else aloud(sentence)
 
 
 def asked(text):
-    """Return what a slide says above its code: the question, or the last sentence of the text."""
-    paragraphs = [p for p in re.sub(r"^#+ .*$", "", text, flags=re.M).split("\n\n") if p.strip()]
-    for paragraph in paragraphs:
-        if paragraph.strip().startswith("**Predict.**"):
-            return paragraph.strip()
-    last = paragraphs[-1].strip() if paragraphs else ""
-    return last if len(last) < 260 and not last.startswith(("- ", "|", "<", "```")) else ""
+    """Return the question of a text with what stands before it, and what answers it, if it does."""
+    parts = paragraphs(text)
+    predicts = [n for n, part in enumerate(parts) if part.startswith(PREDICT)]
+    end = predicts[-1] + 1 if predicts else len(parts)
+    start = end
+    while start and sum(map(len, parts[start - 1 : end])) <= ROOM:
+        start -= 1
+    return aloud("\n\n".join(parts[start:end])), "".join(parts[end : end + 1])
 
 
 def statements(source):
@@ -142,18 +148,20 @@ def statements(source):
     with contextlib.suppress(SyntaxError):  # a block of assertions alone stays
         ast.parse(nested)
         source = nested
-    body = ast.parse(source).body
-    return [(n, ast.get_source_segment(source, n)) for n in body if not isinstance(n, ast.Assert)]
+    body = [n for n in ast.parse(source).body if ast.Assert not in map(type, ast.walk(n))]
+    return [(n, ast.get_source_segment(source, n)) for n in body]
 
 
 def bound(node):
     """Return the names that a statement binds."""
-    names = {getattr(node, "name", None)}
+    names = set()
     for part in ast.walk(node):
         if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
             names.add(part.id)
         elif isinstance(part, ast.alias):
             names.add((part.asname or part.name).split(".")[0])
+        else:  # a function, a class or an error that is caught
+            names.add(getattr(part, "name", None))
     return names
 
 
@@ -165,11 +173,24 @@ def used(node):
     return names - own - set(dir(builtins)) - bound(node)
 
 
+def changed(node):
+    """Return the names that a statement binds or whose object it changes, as ``x[0] = 1``."""
+    parts = [part for part in ast.walk(node) if isinstance(getattr(part, "ctx", None), ast.Store)]
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        parts += [node.value.func] * isinstance(node.value.func, ast.Attribute)
+    names = bound(node)
+    for part in parts:
+        while not isinstance(part, ast.Name | None):
+            part = getattr(part, "value", None) or getattr(part, "func", None)
+        names |= {part.id} if part else set()
+    return names
+
+
 def needed(names, earlier, shown):
-    """Return the texts of earlier statements that bind these names and stand on no slide yet."""
+    """Return the texts of earlier statements that these names need and that no slide has shown."""
     texts, names = [], set(names)
     for node, text in reversed(earlier):
-        if names & bound(node):
+        if names & changed(node):
             names = (names - bound(node)) | used(node)
             if text not in shown and not isinstance(node, ast.Import | ast.ImportFrom):
                 texts.insert(0, text)
@@ -178,172 +199,106 @@ def needed(names, earlier, shown):
 
 def wrapped(source):
     """Return code whose lines fit the slide: formatted again where one is too long."""
-    if longest(source) <= COLUMNS:
+    if max(map(len, source.splitlines()), default=0) <= COLUMNS:
         return source
     command = [sys.executable, "-m", "ruff", "format", f"--line-length={COLUMNS}", "-"]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=True)
-    return done.stdout.rstrip()
+    return re.sub(r"\n{3,}", "\n\n", done.stdout.rstrip())
 
 
-def font_size(columns, gap=0):
-    """Return the largest font in which columns of so many characters fit side by side.
-
-    A character of the code font is 0.602 as wide as it is high; text in a table is narrower.
-    """
-    room = ROOM - gap * len(columns)
-    return min(LARGEST, int(room / (0.602 * max(1, sum(columns)))))
-
-
-def longest(text):
-    """Return the length of the longest line."""
-    return max(map(len, text.splitlines()), default=0)
-
-
-def table(content):
-    """Return an alignment table as large as its widest block allows, and its height in pixels."""
-    sizes = []
-    for block in re.findall(r"<table.*?</table>", content, re.S):
-        rows = [
-            [len(html.unescape(re.sub("<.*?>", "", cell))) for cell in re.split(r"</t[hd]>", row)]
-            for row in re.findall(r"<tr.*?</tr>", block, re.S)
-        ]
-        sizes.append(font_size([max(column) for column in zip(*rows, strict=True)], GAP))
-    lines = content.count("<tr") + content.count("<caption") + content.count("<p") + 1
-    size = max(SMALLEST, min(*sizes, int(((HEIGHT - HEADING) / lines - ROW) / 1.25)))
-    height = lines * (1.25 * size + ROW)
-    return f'<div class="alignment" style="font-size:{size}px">{content}</div>', height
-
-
-def printed(text):
-    """Return text cut into lines that fit the slide."""
-    return "\n".join(
-        part for line in text.rstrip().splitlines() for part in textwrap.wrap(
-            line, COLUMNS, subsequent_indent="    ", drop_whitespace=False
-        ) or [""]
-    )  # fmt: skip
-
-
-def outputs(cell):
-    """Return what a cell shows: HTML with its height, and texts with their kind."""
-    drawn, height, texts = "", 0, []
-    for item in cell.outputs:
-        data = item.get("data", {})
-        if "text/html" not in data:
-            text = item.get("text") or data.get("text/plain") or f"{item.ename}: {item.evalue}"
-            texts.append((item.output_type, printed(text)))
-        elif "<table" in data["text/html"]:
-            drawn, height = table(data["text/html"])
-        else:
-            drawn, height = data["text/html"], FIGURE
-    return drawn, height, texts
-
-
-def highlighted(source, size):
-    """Return HTML of code in a font of this size."""
-    formatter = HtmlFormatter(cssclass="code", style=STYLE, prestyles=f"font-size:{size}px")
-    return highlight(source, PythonLexer(), formatter)
-
-
-def code_slide(section, above, source, cell, reads):
-    """Return the body of a code slide: its section, what is asked, code, output, what it says.
-
-    The code has the largest font that leaves room for the output, which gets what is left. Where
-    both don't fit, the output takes the place of question and code.
-    """
-    drawn, height, texts = outputs(cell)
-    printed_texts = [text for _, text in texts]
-    source = "" if "figure" in tags(cell) else wrapped(source)
-    kind = ' class="predict"' if above.startswith("**Predict.**") else ""
-    head = f"<h2>{section}</h2>"
-    question = render(above).replace("<p>", f"<p{kind}>", 1) if above else ""
-    told = f'<div class="fragment reads">{render(reads)}</div>' if reads else ""
-    free = HEIGHT - HEADING - BOX * len(texts) - 46 * (len(section) > 42)
-    says = QUESTION * bool(reads) * (1 + len(reads) // 66)
-    asks = QUESTION * bool(above) * (1 + len(above) // 66)
-
-    def largest(room, *parts):
-        lines = sum(len(part.splitlines()) for part in parts)
-        width = font_size([max(map(longest, parts), default=0)])
-        return max(SMALLEST - 4, min(width, int(room / (1.3 * lines)))) if lines else LARGEST
-
-    def shown(size, step):
-        body = "".join(
-            f'<pre class="{kind}" style="font-size:{size}px">{html.escape(text)}</pre>'
-            for kind, text in texts
-        )
-        return f'<div class="{step}">{body}{drawn}</div>' if body or drawn else ""
-
-    size = largest(free - height - says - asks - BOX * bool(source), source, *printed_texts)
-    if size >= SMALLEST and (not drawn or free - height - says - asks >= 0):
-        code = highlighted(source, size) if source else ""
-        room = free - height - says - asks - BOX - 1.3 * size * len(source.splitlines())
-        step = "fragment" if source or above else "whole"
-        return head + question + code + shown(largest(room, *printed_texts), step) + told
-    first = highlighted(source, largest(HEIGHT - HEADING - BOX - asks, source)) if source else ""
-    second = shown(largest(free - height - says, *printed_texts), "whole")
-    return (
-        f'{head}<div class="stack"><div class="fragment fade-out" data-fragment-index="0">'
-        f'{question}{first}</div><div class="fragment" data-fragment-index="0">{second}</div></div>'
-        f"{told}"
-    )
+def printed(item):
+    """Return what a cell printed, with the lines that are too long cut into several."""
+    text = item.get("text") or item.get("data", {}).get("text/plain")
+    lines = (text or f"{item.ename}: {item.evalue}").rstrip().splitlines()
+    cut = {"subsequent_indent": "    ", "drop_whitespace": False}
+    return "\n".join("\n".join(textwrap.wrap(line, COLUMNS, **cut)) for line in lines)
 
 
 def deck(notebook):
-    """Return the slides of a lesson as pairs: the body, and the Markdown of its notes."""
+    """Return the slides of a lesson."""
     head, about = (cell.source for cell in notebook.cells[:2])
-    slides, section, text, earlier, shown = [[render(head), about]], "", "", [], set()
-    for cell, after in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
+    slides = [Slide("title", title(notebook), "\n\n".join(paragraphs(head)), notes=about)]
+    heading, text, earlier, shown, reading = "", "", [], set(), ""
+    for cell, after in zip(notebook.cells[2:], [*notebook.cells[3:], None], strict=True):
+        marks, source = {*tags(cell)}, cell.source
         if cell.cell_type == "markdown":
-            heading = re.search(r"^##+ (.+)$", cell.source, re.M)
-            if heading:
-                section = MARKDOWN.renderInline(heading.group(1))
-            if exercise := re.match(
-                r"### (Exercise \d) \((\w+), (\d+ minutes)\)\n+(.*)", cell.source, re.S
-            ):
-                name, level, time, task = exercise.groups()
-                stub = wrapped(statements(after.source)[0][1])
-                stub = highlighted(stub, min(SMALLEST + 2, font_size([longest(stub)])))
-                slides.append([f"<h2>{name}: {time}</h2>{render(task)}{stub}", f"It is {level}."])
-            elif cell.source.startswith("## Summary"):
-                slides.append([render(cell.source), ""])
-            elif (heading and not GENERATED & {*tags(cell)}) or not heading:
-                text += "\n\n" + cell.source
-            continue
-        if {"proof", "exercise", "solution"} & {*tags(cell)}:
-            continue
-        code_here = statements(cell.source)
-        if {"slide", "figure"} & {*tags(cell)}:
-            follows = after.source if after is not None and after.cell_type == "markdown" else ""
-            reads, above = first_sentence(follows), asked(text)
-            names = {name for node, _ in code_here for name in used(node)}
-            code = [*needed(names, earlier, shown), *(part for _, part in code_here)]
-            shown |= set(code)
-            answer = f"Answer: {follows.split(chr(10) * 2)[0]}" if "**Predict.**" in above else ""
-            if sum(len(part.splitlines()) for part in code) > 18:  # it would be too small to read
-                code = [part for _, part in code_here]
-            source = "\n".join(code)
-            body = code_slide(section, above, source, cell, reads)
-            slides.append([body, f"{text}\n\n{answer}"])
-            text = ""
-        earlier += code_here
+            if GENERATED & marks:
+                continue
+            if found := re.search(r"^##+ (.+)$", source, re.M):
+                slides[-1].notes += text  # no slide came to take it
+                heading, text = found[1], ""
+            if found := EXERCISE.match(source):
+                name, level, time, task = found.groups()
+                task, stub = "\n\n".join(paragraphs(task)), statements(after.source)[0][1]
+                hints = f"It is {level}."
+                slides.append(Slide("exercise", f"{name}: {time}", task, [stub], notes=hints))
+            elif heading == "Summary":
+                slides.append(Slide("summary", heading, "\n\n".join(paragraphs(source))))
+            else:
+                text += "\n\n" + source.removeprefix(reading)
+                if "slide" in marks and "\n| ---" in source:
+                    before, table, rest = re.split(r"((?:^\|.*\n?)+)", text, maxsplit=1, flags=re.M)
+                    lead = paragraphs(before)[-1:]
+                    slides.append(Slide("table", heading, aloud("\n\n".join([*lead, table]))))
+                    slides[-1].notes, text = text, rest
+            reading = ""
+        elif not {"exercise", "solution"} & marks:
+            code = statements(source)
+            if {"slide", "figure"} & marks:
+                kind = "figure" if "figure" in marks else "code"
+                asks, reading = asked(text)
+                slide = Slide(kind, heading, asks, outputs=cell.outputs, notes=text)
+                follows = (
+                    after.source if after is not None and after.cell_type == "markdown" else ""
+                )
+                if not reading and (PREDICT in asks or (kind == "code" and cell.outputs)):
+                    reading = follows.split("\n\n")[0]
+                slide.reads = first_sentence(reading)
+                if slide.reads:
+                    answers = "Answer: " if PREDICT in asks else ""
+                    slide.notes += f"\n\n{answers}{reading}"
+                if kind == "code":
+                    names = {name for node, _ in code for name in used(node)}
+                    texts = needed(names, earlier, shown), [part for _, part in code]
+                    shown |= {part for some in texts for part in some}
+                    slide.code = [wrapped("\n".join(some)) for some in texts if some]
+                slides.append(slide)
+                text, reading = "", reading if slide.reads else ""
+            elif "proof" not in marks:  # what leads to code that is on no slide is left out
+                text = re.sub(r"[^.?!\n]*:\s*$", "", text)
+            earlier += code
     return slides
 
 
-def page(notebook, name):
-    """Return the HTML of a deck."""
-    sections, called = [], html.escape(title(notebook))
-    for number, (body, notes) in enumerate(deck(notebook)):
-        kind = "title" if number == 0 else "plain"
-        notes = re.sub(r"^#+ .*$|<details>.*?</details>", "", notes, flags=re.M | re.S).strip()
-        aside = f'<aside class="notes">{render(notes)}</aside>' if notes else ""
-        lesson = f'<p class="lesson">{name[:2]} {called}</p>' if number else ""
-        sections.append(
-            f'<section class="{kind}"><div class="fit">{body}</div>{lesson}{aside}</section>'
-        )
-    return PAGE.format(
-        title=called, slides="\n".join(sections), width=WIDTH, height=HEIGHT,
-        height_room=HEIGHT - 84, width_room=WIDTH - 118,
-    )  # fmt: skip
+def section(slide, name):
+    """Return the HTML of a slide: the parts that stand together where they fit, and its notes."""
+    above = render(slide.asks)
+    beside = slide.kind == "figure" and PREDICT not in slide.asks and len(slide.asks) < BESIDE
+    parts = [above] if above and not beside else []
+    formatter = HtmlFormatter(cssclass="code", style=STYLE)
+    boxes = [highlight(source, PythonLexer(), formatter) for source in slide.code]
+    long = sum(source.count("\n") for source in slide.code) > LINES
+    parts += boxes if long else ["".join(boxes)] * bool(boxes)
+    parts = [f'<div class="part">{part}</div>' for part in parts]
+    drawn = above * beside
+    for item in slide.outputs:
+        data = item.get("data", {})
+        if "text/html" in data:
+            drawn += f'<div class="drawn">{data["text/html"]}</div>'
+        else:
+            drawn += f'<pre class="{item.output_type}">{html.escape(printed(item))}</pre>'
+    if slide.reads:
+        drawn += f'<div class="fragment reads">{render(slide.reads)}</div>'
+    if drawn:
+        parts.append(f'<div class="part{" fragment" * bool(parts)}">{drawn}</div>')
+    body = "".join(parts).replace("<p><strong>Predict.", '<p class="predict"><strong>Predict.')
+    level = "h1" if slide.kind == "title" else "h2"
+    notes = render("\n\n".join(paragraphs(slide.notes)))
+    return (
+        f'<section class="{slide.kind}"><{level}>{MARKDOWN.renderInline(slide.heading)}</{level}>'
+        f'<div class="fit">{body}</div><p class="lesson">{name}</p>'
+        f'<aside class="notes">{notes}</aside></section>'
+    )
 
 
 def build(out):
@@ -355,15 +310,19 @@ def build(out):
     colours = HtmlFormatter(style=STYLE).get_style_defs(".code")
     layout = (ROOT / "tools" / "slides.css").read_text("utf-8")
     (out / "slides.css").write_text(f"{layout}\n{colours}\n", encoding="utf-8", newline="\n")
+    shutil.copy(ROOT / "tools" / "slides.js", out)
     items, names = [], []
     for path in lesson_paths()[1:]:
         notebook = read(path)
-        text = page(notebook, path.stem)
+        called, slides = html.escape(title(notebook)), deck(notebook)
+        name = f"{path.stem[:2]} {called}"
+        body = DECK.format(slides="\n".join(section(slide, name) for slide in slides))
+        text = PAGE.format(title=called, body=body)
         (out / f"{path.stem}.html").write_text(text, encoding="utf-8", newline="\n")
-        name, count = f"{path.stem[:2]} {html.escape(title(notebook))}", len(deck(notebook))
-        items.append(f'<li><a href="{path.stem}.html">{name}</a>, {count} slides</li>')
+        items.append(f'<li><a href="{path.stem}.html">{name}</a>, {len(slides)} slides</li>')
         names.append(path.stem)
-    (out / "index.html").write_text(INDEX.format(items="\n".join(items)), encoding="utf-8")
+    index = PAGE.format(title="Slides", body=INDEX.format(items="\n".join(items)))
+    (out / "index.html").write_text(index, encoding="utf-8", newline="\n")
     return names
 
 
