@@ -4,6 +4,7 @@
 rule of your own is a function with a decorator; see :func:`rule`.
 """
 
+import contextlib
 import copy
 import logging
 from collections.abc import Callable
@@ -108,59 +109,40 @@ def diagnose(
     batches = list(batch) if isinstance(batch, list | tuple) and batch else [batch]
     several = len(batches) > 1
     earlier = Memory()
-    first: dict[str, tuple[Case, Finding]] = {}
+    first: list[tuple[Case, list[Finding]]] = []  # what a batch is the first to have
     where: dict[str, list[int]] = {}
     unchecked: dict[tuple[str, str], None] = {}
     failed: dict[str, None] = {}
     for number, one in enumerate(batches):
-        memory = earlier if number else None
-        case = Case(one, tokenizer, model, whole_word, policy, memory)
+        case = Case(one, tokenizer, model, whole_word, policy, earlier if number else None)
         result = run_rules(RULES, case)
         unchecked |= dict.fromkeys(result.unchecked)
         failed |= dict.fromkeys(result.failed)
-        for finding in result.findings:
-            first.setdefault(finding.code, (case, finding))
-            where.setdefault(finding.code, []).append(number)
+        if new := [finding for finding in result.findings if finding.code not in where]:
+            first.append((case, new))
+        for code in result.codes:
+            where.setdefault(code, []).append(number)
         if several:
-            earlier = remembered(earlier, case)
+            with contextlib.suppress(Exception):  # what can't be read is not remembered
+                earlier.add(case)
     places = None
-    if several:
-        every = len(batches)
+    if several:  # which batches a fix goes through
         places = {
-            code: "batch" if len(n) == every else f"[batch[n] for n in {n}]"
-            for code, n in where.items()
+            code: "batch" if len(numbers) == len(batches) else f"[batch[n] for n in {numbers}]"
+            for code, numbers in where.items()
         }
-    mended = {
-        finding.code: finding
-        for case in dict.fromkeys(case for case, _ in first.values())
-        for finding in proven(
-            [finding for one, finding in first.values() if one is case], case, _run, places
-        )
-    }
-    findings = []
-    for code, numbers in where.items():
-        finding = mended[code]
-        if several:
-            told = (
-                f"{finding.message} In {len(numbers)} of {len(batches)} batches; these positions "
-                f"are of batch {numbers[0]}."
+    findings = [finding for case, new in first for finding in proven(new, case, places)]
+    if several:
+        findings = [
+            replace(
+                finding,
+                message=f"{finding.message} In {len(where[finding.code])} of {len(batches)} "
+                f"batches; these positions are of batch {where[finding.code][0]}.",
+                batches=tuple(where[finding.code]),
             )
-            finding = replace(finding, message=told, batches=tuple(numbers))
-        findings.append(finding)
+            for finding in findings
+        ]
     return Diagnosis(tuple(findings), tuple(unchecked), tuple(failed))
-
-
-def _run(case: Case) -> Diagnosis:
-    return run_rules(RULES, case)
-
-
-def remembered(memory: Memory, case: Case) -> Memory:
-    """The memory with a batch added, if it can be read."""
-    try:
-        memory.add(case)
-    except Exception:
-        logger.debug("a batch could not be remembered", exc_info=True)
-    return memory
 
 
 class CheckedCollator:

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -234,11 +235,9 @@ class Case:
     def discriminates(self) -> bool:
         """Whether the model tells replaced tokens from others, as the second half of ELECTRA."""
         kind = type(self.model)
-        if not kind.__module__.startswith("transformers.models."):
-            return False
-        if not kind.__name__.endswith("ForPreTraining"):
-            return False
-        return "BCEWithLogitsLoss" in inspect.getsource(kind.forward)
+        own = kind.__module__.startswith("transformers.models.")
+        of_two = own and kind.__name__.endswith("ForPreTraining")
+        return of_two and "BCEWithLogitsLoss" in inspect.getsource(kind.forward)
 
     @cached_property
     def labels(self) -> Any:  # noqa: D102
@@ -306,7 +305,7 @@ class Case:
             return int(self.model.get_output_embeddings().weight.shape[0])
         except Exception:
             rows = get(get(self.model, "config"), "vocab_size")
-        if rows is not None or self.tokenizer is None:
+        if rows is not None:
             return rows if isinstance(rows, int) else None
         try:  # one more than the largest id: the ids of some tokenizers have gaps
             size = len(self.tokenizer)
@@ -321,10 +320,16 @@ class Case:
     @cached_property
     def padded(self) -> Any:
         """Where the input is padding: hidden by ``attention_mask``, or the padding token."""
-        hidden = torch.zeros_like(self.input_ids, dtype=torch.bool)
-        if self.visible is not None:
-            hidden = ~self.visible
-        return hidden if self.pad_id is None else hidden | (self.input_ids == self.pad_id)
+        return self._padding_in(self.input_ids)
+
+    @cached_property
+    def padding(self) -> Any:
+        """Where the original is padding: under the masks too."""
+        return self._padding_in(self.original)
+
+    def _padding_in(self, ids: torch.Tensor) -> torch.Tensor:
+        pads = torch.zeros_like(ids, dtype=torch.bool) if self.visible is None else ~self.visible
+        return pads if self.pad_id is None else pads | (ids == self.pad_id)
 
     @cached_property
     def ignored(self) -> tuple[int, int]:
@@ -343,10 +348,9 @@ class Case:
         odd = (labels >= 0) & (labels != ids)
         if self.rows_out is not None:
             odd = odd & (labels < self.rows_out)
-        if not odd.any():
-            return IGNORE_INDEX
-        mask = most_common(ids[odd])[0] if self.mask_id is None else self.mask_id
-        odd = odd & (ids != mask)
+        if odd.any():
+            mask = most_common(ids[odd])[0] if self.mask_id is None else self.mask_id
+            odd = odd & (ids != mask)
         if not odd.any():
             return IGNORE_INDEX
         value, count = most_common(labels[odd])
@@ -372,23 +376,13 @@ class Case:
     @cached_property
     def special_ids(self) -> torch.Tensor:
         """The ids of all special tokens of the tokenizer."""
-        return torch.tensor(
-            list(get(self.tokenizer, "all_special_ids", []) or []), dtype=torch.int64
-        )
+        return torch.tensor(get(self.tokenizer, "all_special_ids") or [], dtype=torch.int64)
 
     @cached_property
     def pad_means_more(self) -> bool:
         """Whether the padding token also ends sentences, as with ``pad_token = eos_token``."""
         names = ("eos_token_id", "sep_token_id", "cls_token_id", "bos_token_id", "unk_token_id")
         return any(get(self.tokenizer, name) == self.pad_id for name in names)
-
-    @cached_property
-    def padding(self) -> Any:
-        """Where the batch is padded, under the masks too."""
-        hidden = torch.zeros_like(self.original, dtype=torch.bool)
-        if self.visible is not None:
-            hidden = ~self.visible
-        return hidden if self.pad_id is None else hidden | (self.original == self.pad_id)
 
     @cached_property
     def special(self) -> Any:
@@ -451,9 +445,7 @@ class Case:
         for row, ids in enumerate(self.original.tolist()):
             text = self.maskable[row]
             for start in starts(text.unsqueeze(0))[0].nonzero().flatten().tolist():
-                stop = (
-                    start + int((~text[start:]).int().argmax()) if (~text[start:]).any() else None
-                )
+                stop = start + int(text[start:].int().cumprod(dim=0).sum())
                 numbers = self._word_ids(ids[start:stop])
                 if numbers is not None:
                     words[row, start:stop] = torch.tensor(numbers) + start
@@ -463,10 +455,8 @@ class Case:
         """The tokenizer's own words: what it makes of the text of the ids, if that's the same."""
         tokens = self.tokenizer.convert_ids_to_tokens(ids)
         if any(str(token).startswith("##") for token in tokens):
-            numbers: list[int] = []
-            for token in tokens:
-                numbers.append(numbers[-1] if numbers and token.startswith("##") else len(numbers))
-            return numbers
+            begins = (not token.startswith("##") for token in tokens)
+            return list(itertools.accumulate(begins, initial=0))[1:]
         try:
             text = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
             for spaced in (text, " " + text, "".join(tokens)):

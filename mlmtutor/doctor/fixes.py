@@ -4,7 +4,7 @@ import copy
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mlmtutor.doctor.facts import Case
-from mlmtutor.doctor.rules import RULES, Diagnosis, Finding, is_own
+from mlmtutor.doctor.rules import RULES, Finding, is_own, run_rules
 from mlmtutor.masking import MaskingPolicy, mask_tokens
 
 CODE = re.compile(r"`([^`]+)`")
@@ -31,7 +31,6 @@ def in_words(fix: str) -> str:
 def proven(
     findings: Sequence[Finding],
     case: Case,
-    run: Callable[[Case], Diagnosis],
     places: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Return the findings, with code in their fixes only where it was run and cured.
@@ -43,24 +42,22 @@ def proven(
     batch: Any = None
     mended: set[str] = set()
     result = []
-    misnamed = any(finding.code == "labels-misnamed" for finding in findings)
-    key = "labels" if misnamed or case.label_key is None else case.label_key
+    known = {finding.code for finding in findings}
+    key = "labels" if "labels-misnamed" in known else case.label_key or "labels"
     for finding in findings:
         if CODE.search(finding.fix) and finding.code in RULES and is_own(RULES[finding.code]):
             fix = finding.fix.replace('batch["labels"]', f'batch["{key}"]')
-            fix = _completed(fix, case, places is not None)
-            tried = _tried(fix, case.given if batch is None else batch, case, run, bool(places))
+            fix = _completed(fix, case, bool(places))
+            tried = _tried(fix, case.given if batch is None else batch, case, bool(places))
             after, found, errors = tried if tried is not None else (None, {finding.code}, set())
             guessed = bool(places) and "original" in fix  # from labels that may be wrong
-            known = {one.code for one in findings}
             if found & {finding.code, *mended} or (guessed and errors - known):
                 fix = in_words(finding.fix)
             else:
                 batch = after
                 mended.add(finding.code)
-                fix = fix.replace(
-                    "for one in batch", f"for one in {(places or {}).get(finding.code)}"
-                )
+                if places:
+                    fix = fix.replace("for one in batch", f"for one in {places[finding.code]}")
             finding = replace(finding, fix=fix)
         result.append(finding)
     return result
@@ -85,7 +82,7 @@ def _completed(fix: str, case: Case, in_list: bool) -> str:
 
 
 def _tried(
-    fix: str, batch: Any, case: Case, run: Callable[[Case], Diagnosis], in_list: bool
+    fix: str, batch: Any, case: Case, in_list: bool
 ) -> tuple[Any, set[str], set[str]] | None:
     """The batch after the fix, what is found in it, and the errors; ``None`` if the fix raised."""
     try:
@@ -119,7 +116,8 @@ def _tried(
                 exec(code, names)  # the code is the package's own, and runs on copies
             batch = names["batch"][0] if in_list else names["batch"]
             whole = bool(case.whole_word)
-            result = run(Case(batch, case.tokenizer, names["model"], whole, case.policy))
+            after = Case(batch, case.tokenizer, names["model"], whole, case.policy)
+            result = run_rules(RULES, after)
     except Exception:
         return None
     errors = {finding.code for finding in result.findings if finding.severity == "error"}

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from mlmtutor.doctor.facts import Case, Memory, get, most_common, starts
-from mlmtutor.doctor.readable import SEEN
 from mlmtutor.doctor.rules import (
     ALPHA,
     REMASK,
@@ -30,8 +29,6 @@ LOWEST_RATE, HIGHEST_RATE = 0.10, 0.50
 LEAST_MASK, MOST_RANDOM, MOST_KEPT = 0.70, 0.25, 0.25
 """Shares of the selected positions in common use. 80/10/10 (BERT), 85/0/15 (ELECTRA), 100/0/0
 (whole words in transformers), 80/20/0 and 80/0/20 lie inside."""
-
-ASK = "nothing, if it is meant; to have it tested, pass the recipe: policy=MaskingPolicy(...)"
 
 
 def policy_of(collator: object) -> MaskingPolicy | None:
@@ -83,8 +80,7 @@ def whole_rows(case: Case) -> Problem | None:
         return None
     return Problem(
         f"{count_of(whole)} of {len(text)} rows are masked as a whole, and no other row at all",
-        f"choose tokens or words, not rows: {REMASK}",
-        case.chosen,
+        where=case.chosen,
     )
 
 
@@ -92,24 +88,17 @@ def partial_word(case: Case) -> Problem | str | None:
     words = case.words
     if not (words >= 0).any():
         return "this tokenizer does not say where a word begins"
-    offsets = torch.arange(len(words)).unsqueeze(1) * words.shape[1]
-    word = torch.where(words >= 0, words + offsets, words.numel())
-    size, chosen = (
-        torch.zeros(words.numel() + 1, dtype=torch.int64).index_put_(
-            (word.flatten(),), mask.flatten().long(), accumulate=True
-        )
-        for mask in (words >= 0, case.scored & (words >= 0))
-    )
-    where = ((chosen > 0) & (chosen < size))[word] & (words >= 0)
+    first = torch.arange(len(words)).unsqueeze(1) * words.shape[1]
+    word = torch.where(words >= 0, words + first, words.numel())  # counted through all rows
+    size = torch.bincount(word[words >= 0], minlength=words.numel() + 1)
+    chosen = torch.bincount(word[case.scored & (words >= 0)], minlength=words.numel() + 1)
+    where = ((chosen > 0) & (chosen < size))[word]
     if not where.any():
         return None
     return Problem(
         f"{counted(where, 'position is a piece', 'positions are pieces')} of words that are masked "
         "only in part",
-        "choose words, then take all their pieces: "
-        '`batch["input_ids"], batch["labels"] = mask_tokens(original, tokenizer, '
-        "policy=MaskingPolicy(whole_word=True), word_ids=word_ids)`",
-        where,
+        where=where,
     )
 
 
@@ -120,10 +109,10 @@ def constant_replacement(case: Case) -> Problem | None:
     value, count = most_common(case.input_ids[changed])
     where = changed & (case.input_ids == value)
     no_mask = not case.masked.any()
-    if count < (0.7 if no_mask else 1.0) * count_of(changed):
+    if not no_mask and (count < count_of(changed) or value in case.special_ids):
+        return None  # special ids are what random-special is about
+    if count < 0.7 * count_of(changed):
         return None
-    if not no_mask and value in case.special_ids:
-        return None  # which is what random-special is about
     answers = case.labels[changed].unique().numel()  # one word that is always replaced alike
     choices = max(2, len(case.tokenizer) - len(case.special_ids) - 1)
     if answers < 3 or choices * at_least(count, count_of(changed), 1 / choices) > ALPHA:
@@ -142,9 +131,8 @@ def constant_replacement(case: Case) -> Problem | None:
     return Problem(
         f"the same id, {value} ({token}), stands at all {count} positions that were replaced at "
         "random: it was drawn once for all of them",
-        f"draw for every position: {REMASK}",
-        where,
-        "warning",
+        where=where,
+        severity="warning",
     )
 
 
@@ -155,9 +143,7 @@ def never_replaced(case: Case) -> Problem | None:
         return None
     return Problem(
         f"all {count_of(chosen)} scored positions still hold their own token: nothing was masked",
-        'hide them: `batch["input_ids"] = torch.where(batch["labels"] == -100, '
-        'batch["input_ids"], tokenizer.mask_token_id)`',
-        chosen,
+        where=chosen,
     )
 
 
@@ -188,20 +174,21 @@ def replacement_shares(case: Case) -> Problem | None:
     if not odd:
         return None
     own = 1 - mask - random
-    return Problem(
+    said = (
         f"of {count} scored positions {masked} hold [MASK], {drawn} a random token and {kept} "
         f"their own; {mask:.0%}/{random:.0%}/{own:.0%} would give about {mask * count:.0f}, "
-        f"{random * count:.0f} and {own * count:.0f} ({told})",
-        ASK if policy is None else f"mask again: {_remask(policy)}",
-        chosen & ~case.masked,
-        "info" if policy is None else "warning",
+        f"{random * count:.0f} and {own * count:.0f} ({told})"
     )
+    return _judged_by(policy, said, chosen & ~case.masked)
 
 
-def _remask(policy: MaskingPolicy) -> str:
-    """The fix that masks again by a recipe."""
+def _judged_by(policy: Any, said: str, where: torch.Tensor | None = None) -> Problem:
+    """An info without a recipe; with one a warning, whose fix masks again by it."""
+    if policy is None:
+        return Problem(said, where=where, severity="info")
     rates = ", ".join(f"{name}={getattr(policy, name)}" for name in ("select", "mask", "random"))
-    return REMASK.replace("tokenizer)", f"tokenizer, policy=MaskingPolicy({rates}))")
+    again = REMASK.replace("tokenizer)", f"tokenizer, policy=MaskingPolicy({rates}))")
+    return Problem(said, f"mask again: {again}", where)
 
 
 def _rate_is_odd(case: Case, odd: Callable[..., bool], common: float) -> Problem | None:
@@ -216,12 +203,8 @@ def _rate_is_odd(case: Case, odd: Callable[..., bool], common: float) -> Problem
     usual = "15 to 40 % are usual, and no recipe is known here"
     if policy is not None:
         usual = f"the recipe has {policy.select:.0%}"
-    return Problem(
-        f"{count} of {total} positions of text are scored, {count / total:.1%}; {usual}",
-        ASK if policy is None else f"mask again: {_remask(policy)}",
-        None,
-        "info" if policy is None else "warning",
-    )
+    said = f"{count} of {total} positions of text are scored, {count / total:.1%}; {usual}"
+    return _judged_by(policy, said)
 
 
 def selection_low(case: Case) -> Problem | None:
@@ -241,16 +224,14 @@ def random_special(case: Case) -> Problem | None:
         return None
     # What is seen as random is neither the mask token nor the answer itself.
     rate = len(special_ids) / max(1, len(case.tokenizer) - 2)
-    wrong = too_many(count_of(where), count_of(random), min(rate, 1.0))
-    return Problem(
+    said = (
         f"of {counted(random, 'random replacement', 'random replacements')} "
-        f"{counted(where, 'is a special token', 'are special tokens')}",
-        f"draw among the others: {REMASK}"
-        if wrong
-        else "nothing: transformers draws from the whole vocabulary; mask_tokens draws none",
-        where,
-        "warning" if wrong else "info",
+        f"{counted(where, 'is a special token', 'are special tokens')}"
     )
+    if too_many(count_of(where), count_of(random), min(rate, 1.0)):
+        return Problem(said, where=where)
+    healthy = "nothing: transformers draws from the whole vocabulary; mask_tokens draws none"
+    return Problem(said, healthy, where, "info")
 
 
 def same_mask_rows(case: Case) -> Problem | None:
@@ -260,12 +241,8 @@ def same_mask_rows(case: Case) -> Problem | None:
         return None
     if _chance_of_agreement(rows, _rate(case)) > ALPHA:
         return None
-    return Problem(
-        f"all {len(text)} rows are masked at the same "
-        f"{counted(count > 0, 'position', 'positions')}",
-        f"draw for every row: {REMASK}",
-        chosen,
-    )
+    places = counted(count > 0, "position", "positions")
+    return Problem(f"all {len(text)} rows are masked at the same {places}", where=chosen)
 
 
 def _texts_that_come_again(case: Case, earlier: Memory) -> int:
@@ -288,12 +265,7 @@ def same_mask_epochs(case: Case) -> Problem | None:
         (places, "every batch is masked at the same positions"),
     ):
         if _chance_of_agreement(torch.full((positions,), 2), _rate(case)) < ALPHA:
-            return Problem(
-                what,
-                "mask when a batch is made, not once before training, and do not set the seed for "
-                "each",
-                case.scored,
-            )
+            return Problem(what, where=case.scored)
     return None
 
 
@@ -306,7 +278,6 @@ def padding_attended(case: Case) -> Problem | None:
         return None
     return Problem(
         f"the model reads {counted(where, 'position', 'positions')} of padding",
-        f"hide it: {SEEN}",
-        where,
-        "info" if missing else "warning",
+        where=where,
+        severity="info" if missing else "warning",
     )

@@ -6,14 +6,16 @@ from typing import Any
 import torch
 
 from mlmtutor.doctor.facts import Case, get, most_common
-from mlmtutor.doctor.readable import AT_MASKS, SEEN
+from mlmtutor.doctor.readable import AT_MASKS
 from mlmtutor.doctor.rules import (
     ALPHA,
     REMASK,
     Problem,
+    answers,
     at_least,
     count_of,
     counted,
+    ignore,
     set_labels,
     too_many,
 )
@@ -40,13 +42,12 @@ def shifted(case: Case) -> Problem | None:
         edge[:, -1 if step == 1 else 0] = False
         near = scored & edge & _moved(shown, step) & ~case.kept
         fits = near & (_moved(ids, step) == labels)
-        seen = count_of(fits) > 0.8 * count_of(near) and too_many(
-            count_of(fits), count_of(near), by_chance
-        )
+        found, places = count_of(fits), count_of(near)
+        seen = found > 0.8 * places and too_many(found, places, by_chance)
         # Or: does every bare [MASK] get a label by moving them?
         cured = misfits and bool(bare.any()) and not (case.masked & ~_moved(scored, -step)).any()
         if seen or cured:
-            told = count_of(fits if seen else scored & edge & _moved(case.masked, step))
+            told = found if seen else count_of(scored & edge & _moved(case.masked, step))
             return Problem(
                 f"{told} of {count} labels belong to the {word} position: "
                 "masked models answer at the same index, only causal models shift",
@@ -71,15 +72,13 @@ def _other_side(case: Case, misfits: bool) -> Problem | None:
         fit = scored & (case.masked | (case.input_ids == moved))
         found, count = count_of(fit & ~case.padded), count_of(scored)
         if found > 0.6 * count and too_many(found, count, 0.3):
-            roll = f"row.roll({'' if sign == 1 else '-'}int(n))"
+            moves = f"row.roll({'-' * (sign == -1)}int(n)) for row, n in zip"
+            pads_of = '(batch["labels"], (batch["attention_mask"] == 0).sum(1))'
             return Problem(
                 f"ids are padded on the {ids_on} side and labels on the {labels_on} one, so each "
                 "row of labels is shifted by its own padding",
                 "pad both on one side, or shift the labels back: "
-                + set_labels(
-                    f'torch.stack([{roll} for row, n in zip(batch["labels"], '
-                    '(batch["attention_mask"] == 0).sum(1))])'
-                ),
+                + set_labels(f"torch.stack([{moves}{pads_of}])"),
                 case.scored,
             )
     return None
@@ -96,9 +95,7 @@ def inverted(case: Case) -> Problem | None:
         f"{counted(case.masked, 'position holds', 'positions hold')} [MASK] without a label, but "
         f"{counted(case.scored, 'other has one', 'others have one')}: -100 goes where nothing is "
         "predicted",
-        "label the masks: "
-        + set_labels('torch.where(batch["input_ids"] == original, -100, original)'),
-        hidden,
+        where=hidden,
     )
 
 
@@ -114,17 +111,14 @@ def everything_labelled(case: Case) -> Problem | None:
     proof = bool(ends.any()) and bool(case.scored[ends].all())
     if not proof and chance > ALPHA:
         return None
-    answer_lost = case.mask_id is not None and bool(
-        (case.scored & (case.labels == case.mask_id)).any()
-    )
+    labels = case.labels[case.scored]
+    answer_lost = case.mask_id is not None and bool((labels == case.mask_id).any())
     if answer_lost:
         fix = set_labels('torch.where(batch["input_ids"] == original, -100, original)')
     elif torch.equal(case.kept, case.scored):
         fix = f"nothing is masked either, so mask the text: {REMASK}"
     else:
-        fix = set_labels(
-            'torch.where(batch["input_ids"] == batch["labels"], -100, batch["labels"])'
-        )
+        fix = ignore('batch["input_ids"] == batch["labels"]')
     pads = count_of(case.scored & case.padding)
     return Problem(
         f"all {count_of(case.scored)} positions are scored"
@@ -142,15 +136,10 @@ def label_is_mask(case: Case) -> Problem | None:
         return None
     # A few among many are mask tokens that stood in the text and were selected like a word.
     literal = count_of(where & case.masked) < 0.5 * count_of(case.scored & case.masked)
-    cause = "the labels were taken from ids that were masked already"
-    fix = "copy the ids before masking (`original = original.clone()`): " + set_labels(
-        'torch.where(batch["labels"] == -100, -100, original)'
-    )
+    cause, fix = "the labels were taken from ids that were masked already", ""
     if literal:
         cause = "the text itself has mask tokens, and the masker selected them"
-        fix = "protect all special tokens: " + set_labels(
-            'torch.where(batch["labels"] == tokenizer.mask_token_id, -100, batch["labels"])'
-        )
+        fix = "protect all special tokens: " + ignore('batch["labels"] == tokenizer.mask_token_id')
     return Problem(
         f"{counted(where, 'label is', 'labels are')} {case.mask_id}, the id of "
         f"{case.tokenizer.mask_token} itself: {cause}",
@@ -210,9 +199,8 @@ def label_hidden(case: Case) -> Problem | str | None:
     at_masks = torch.equal(~case.visible & ~pads, case.masked)
     return Problem(
         f"attention_mask is 0 at {counted(where, 'scored position', 'scored positions')}"
-        + (": it is 0 exactly at the mask tokens, but it says what is padding" if at_masks else ""),
-        f"make it from the ids before masking: {SEEN}",
-        where,
+        + ": it is 0 exactly at the mask tokens, but it says what is padding" * at_masks,
+        where=where,
     )
 
 
@@ -223,14 +211,12 @@ def special_labelled(case: Case) -> Problem | None:
     if not where.any():
         return None
     found = sorted(set(case.original[where].tolist()))
+    fix = _put_back("special", f'sum(batch["labels"] == id for id in {found}) > 0')
     diffusion = case.is_diffusion
     return Problem(
         f"{counted(where, 'special token is', 'special tokens are')} scored, of the "
         f"{'id' if len(found) == 1 else 'ids'} {', '.join(map(str, found))}",
-        "usual in masked diffusion"
-        if diffusion
-        else "protect them: "
-        + _put_back("special", f'sum(batch["labels"] == id for id in {found}) > 0'),
+        "usual in masked diffusion" if diffusion else f"protect them: {fix}",
         where,
         "info" if diffusion else "warning",
     )
@@ -242,17 +228,15 @@ def mask_without_label(case: Case) -> Problem | None:
         return None
     dropped = (where.sum(dim=1) > 1) & ~case.scored.any(dim=1)  # rows
     few = count_of(where) <= 0.25 * count_of(case.masked) and not dropped.any()
-    why, others = "it was dropped, or the text itself held them", 'batch["labels"]'
+    why, fix = "it was dropped, or the text itself held them", answers(AT_MASKS, 'batch["labels"]')
     if _astray(case):
         why = "the labels stand elsewhere, so they belong to other rows or other positions"
-        others = "-100"
+        fix = answers(AT_MASKS)
+    fix = f"take mask tokens out of the text before masking, and score all the others: {fix}"
     return Problem(
         f"of {counted(case.masked, 'mask token', 'mask tokens')} in the input "
         f"{counted(where, 'has', 'have')} no label: {why}",
-        "nothing to do where the text is about masks"
-        if few
-        else "take mask tokens out of the text before masking, and score all the others: "
-        + set_labels(AT_MASKS.replace("-100", others)),
+        "nothing to do where the text is about masks" if few else fix,
         where,
         "info" if few else "warning",
     )
@@ -270,20 +254,14 @@ def mostly_unknown(case: Case) -> Problem | None:
     cloze = case.is_cloze and torch.equal(lost, where)
     if not cloze and not too_many(count_of(lost), count_of(real), 0.4):
         return None
-    name = case.tokenizer.unk_token
-    return Problem(
-        f"{count_of(where)} of {counted(case.scored, 'label is', 'labels are')} {name}: "
-        + (
-            "the word is not one token of this vocabulary"
-            if cloze
-            else f"{count_of(lost)} of {count_of(real)} tokens of the text are unknown to this "
-            "tokenizer"
-        ),
-        "take the id from tokenizer(word, add_special_tokens=False), with one [MASK] for each piece"
-        if cloze
-        else "load the tokenizer that belongs to the text and the model",
-        where,
-    )
+    why = f"{count_of(lost)} of {count_of(real)} tokens of the text are unknown to this tokenizer"
+    fix = "load the tokenizer that belongs to the text and the model"
+    if cloze:
+        why = "the word is not one token of this vocabulary"
+        fix = "take the id from tokenizer(word, add_special_tokens=False), "
+        fix += "with one [MASK] for each piece"
+    said = f"{count_of(where)} of {counted(case.scored, 'label is', 'labels are')}"
+    return Problem(f"{said} {case.tokenizer.unk_token}: {why}", fix, where)
 
 
 def one_answer(case: Case) -> Problem | None:
@@ -298,9 +276,7 @@ def one_answer(case: Case) -> Problem | None:
         return None
     return Problem(
         f"all {count} labels are {value}, though the text has {kinds} tokens",
-        "take the label of each position from the ids before masking: "
-        + set_labels('torch.where(batch["labels"] == -100, -100, original)'),
-        case.chosen,
+        where=case.chosen,
     )
 
 
@@ -319,15 +295,15 @@ def word_without_space(case: Case) -> Problem | None:
     blanks[blanks.clone()] = torch.tensor(
         [str(t).startswith(space) or not str(t)[0].isalnum() for t in after], dtype=torch.bool
     )
-    answers = [str(token) for token in named(case.labels[blanks])]
+    words = [str(token) for token in named(case.labels[blanks])]
     unknown = get(case.tokenizer, "unk_token_id")
-    bare = [not t.startswith(space) and number(space + t) != unknown for t in answers]
+    bare = [not t.startswith(space) and number(space + t) != unknown for t in words]
     if not bare or not all(bare):
         return None
     pieces = (1 + sum(not token.startswith(space) for token in shown)) / (2 + len(shown))
     return Problem(
         f"{counted(blanks, 'answer is a word', 'answers are words')} without the space before, "
-        f"such as {answers[0]!r}: between two words the token is {space + answers[0]!r}",
+        f"such as {words[0]!r}: between two words the token is {space + words[0]!r}",
         where=blanks,
         severity="info" if pieces ** len(bare) > ALPHA else None,
     )

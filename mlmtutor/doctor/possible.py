@@ -7,44 +7,33 @@ import torch
 
 from mlmtutor.doctor.facts import Case, get
 from mlmtutor.doctor.readable import AT_MASKS
-from mlmtutor.doctor.rules import REMASK, Problem, count_of, counted, set_labels
+from mlmtutor.doctor.rules import REMASK, Problem, answers, count_of, counted, ignore
 from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.model import longest_input
-
-RESIZE = "`model.resize_token_embeddings(len(tokenizer))`"
 
 
 def vocab_mismatch(case: Case) -> Problem | None:
     rows = min(size for size in (case.rows_in, case.rows_out) if size is not None)
     if len(case.tokenizer) <= rows:
         return None
-    part = "" if case.rows_out in (None, case.rows_in) else (
-        f" (it reads {case.rows_in}, and its head scores {case.rows_out})"
-    )  # fmt: skip
-    return Problem(
-        f"the tokenizer has {len(case.tokenizer)} tokens, the model has rows for {rows}{part}",
-        f"resize the whole model: {RESIZE}",
-    )
+    said = f"the tokenizer has {len(case.tokenizer)} tokens, the model has rows for {rows}"
+    if case.rows_out != case.rows_in:
+        said += f" (it reads {case.rows_in}, and its head scores {case.rows_out})"
+    return Problem(said)
 
 
 def half_resized(case: Case) -> Problem | None:
     try:
         head = case.model.get_output_embeddings()
-        sizes = [case.rows_in, len(head.weight)]
+        sizes = {"reads": case.rows_in, "scores": len(head.weight)}
     except Exception:
         return None
-    bias = get(head, "bias")
-    if isinstance(bias, torch.Tensor):
-        sizes.append(len(bias))
-    if len(set(sizes)) == 1:
+    if isinstance(get(head, "bias"), torch.Tensor):
+        sizes["biases"] = len(head.bias)
+    if len(set(sizes.values())) == 1:
         return None
-    names = ("reads", "scores", "biases")
-    parts = ", ".join(f"{name} {n}" for name, n in zip(names, sizes, strict=False))
-    return Problem(
-        f"only a part of the model was resized: the numbers of ids differ ({parts})",
-        "resize the whole model, not its body"
-        + (f": {RESIZE}" if case.tokenizer is not None else ""),
-    )
+    parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    return Problem(f"only a part of the model was resized: the numbers of ids differ ({parts})")
 
 
 def ignore_in_input(case: Case) -> Problem | None:
@@ -75,8 +64,7 @@ def input_out_of_range(case: Case) -> Problem | None:
     return Problem(
         f"{counted(where, 'input id is', 'input ids are')} outside 0 to {last}, such as "
         f"{int(ids[where][0])}: were they made by another tokenizer?",
-        "encode the text again with the tokenizer of this model",
-        where,
+        where=where,
     )
 
 
@@ -88,40 +76,32 @@ def _table(case: Case, name: str) -> Any:
     return None
 
 
-def _outside(case: Case, key: str, table: str, fix: str) -> Problem | None:
+def _outside(case: Case, key: str, table: Any) -> Problem | None:
     """What of a second kind of ids the model has no row for."""
-    values, rows = case.ids(key), _table(case, table)
-    if values is None or rows is None or values.dim() > 2:
+    values = case.ids(key)
+    if values is None or table is None or values.dim() > 2:
         return None
-    rows = len(rows.weight)
+    rows = len(table.weight)
     where = (values < 0) | (values >= rows)
     if not where.any():
         return None
     return Problem(
         f"{counted(where, 'entry', 'entries')} of {key} outside 0 to {rows - 1}, such as "
         f"{int(values[where][0])}: {type(case.model).__name__} has {rows} in its table",
-        fix,
-        where if where.shape == case.input_ids.shape else None,
+        where=where if where.shape == case.input_ids.shape else None,
     )
 
 
 def token_type_out_of_range(case: Case) -> Problem | None:
-    return _outside(
-        case,
-        "token_type_ids",
-        "token_type_embeddings",
-        'leave them out: `batch.pop("token_type_ids")`',
-    )
+    return _outside(case, "token_type_ids", _table(case, "token_type_embeddings"))
 
 
 def position_out_of_range(case: Case) -> Problem | None:
-    fix = "shorten the texts that are packed into a row"
-    problem = _outside(case, "position_ids", "position_embeddings", fix)
-    values = case.ids("position_ids")
-    first = _table(case, "position_embeddings")
-    first = -1 if first is None or first.padding_idx is None else first.padding_idx
+    table, values = _table(case, "position_embeddings"), case.ids("position_ids")
+    problem = _outside(case, "position_ids", table)
     if problem or values is None or values.shape != case.input_ids.shape:
         return problem
+    first = -1 if get(table, "padding_idx") is None else table.padding_idx
     where = (values <= first) & ~case.padded
     if not where.any():
         return None
@@ -139,11 +119,10 @@ def too_long(case: Case) -> Problem | None:
     if get(case.model, "config") is None or case.ids("position_ids") is not None:
         return None
     limit, length = longest_input(case.model), ids.shape[1]
-    if length <= limit:
-        return None
-    padding = get(_table(case, "position_embeddings"), "padding_idx")
-    if padding is not None:
-        length = int((ids != padding).sum(dim=1).max())  # RoBERTa doesn't count padding
+    if length > limit:
+        padding = get(_table(case, "position_embeddings"), "padding_idx")
+        if padding is not None:  # RoBERTa doesn't count padding
+            length = int((ids != padding).sum(dim=1).max())
     if length <= limit:
         return None
     return Problem(
@@ -160,8 +139,7 @@ def ignore_minus_one(case: Case) -> Problem | None:
     return Problem(
         f"{counted(where, 'label is', 'labels are')} -1: the value for 'not scored' "
         "is -100 since 2.4.0",
-        set_labels('torch.where(batch["labels"] == -1, -100, batch["labels"])'),
-        where,
+        where=where,
     )
 
 
@@ -180,8 +158,7 @@ def labels_binary(case: Case) -> Problem | None:
     chosen = int(values == {1} or count_of(labels == 1) <= count_of(labels == 0))
     return Problem(
         "all labels are 0 or 1: they say where something is predicted, not which id it is",
-        "put the ids there: "
-        + set_labels(f'torch.where(batch["labels"] == {chosen}, original, -100)'),
+        "put the ids there: " + answers(f'batch["labels"] == {chosen}'),
     )
 
 
@@ -192,15 +169,15 @@ def ignore_pad(case: Case) -> Problem | None:
         return None
     beside = "none is -100"
     if (case.labels == IGNORE_INDEX).any():
-        places = ("text", "padding") if on_text >= 0 else ("padding", "text")
-        beside = f"-100 is beside it ({value} on {places[0]}, -100 on {places[1]})"
+        here, there = ("text", "padding") if on_text >= 0 else ("padding", "text")
+        beside = f"-100 is beside it ({value} on {here}, -100 on {there})"
     names = {case.pad_id: "[PAD]", case.mask_id: "[MASK]"}
     where = case.labels == value
     return Problem(
         f"{counted(where, 'label is', 'labels are')} {value} and {beside}: "
         f"{names.get(value, value)} is used for 'not scored', but the loss scores it like any "
         "token",
-        set_labels(f'torch.where(batch["labels"] == {value}, -100, batch["labels"])'),
+        ignore(f'batch["labels"] == {value}'),
         where,
     )
 
@@ -216,10 +193,10 @@ def label_out_of_range(case: Case) -> Problem | None:
     last = "the vocabulary" if rows is None else rows - 1
     meant = ": it looks like a value for 'not scored', which is -100" if len(values) == 1 else ""
     some = ", ".join(map(str, values[:3])) + (", ..." if values[3:] else "")
-    bound = "" if rows is None else f' | (batch["labels"] >= {rows})'
+    beyond = '(batch["labels"] < 0)' + ("" if rows is None else f' | (batch["labels"] >= {rows})')
     return Problem(
         f"{counted(where, 'label is', 'labels are')} outside 0 to {last} ({some}){meant}",
-        set_labels(f'torch.where((batch["labels"] < 0){bound}, -100, batch["labels"])'),
+        ignore(beyond),
         where,
     )
 
@@ -230,9 +207,16 @@ def nothing_labelled(case: Case) -> Problem | None:
     text, real = count_of(case.maskable), count_of(~case.padding)
     rate = case.policy.select if case.policy is not None else 0.15
     luck = (1 - rate) ** text
+    bad_luck = luck >= 1e-3 and text > 0 and not case.masked.any()
     unknown = count_of(case.original == get(case.tokenizer, "unk_token_id", -1))
+    said = (
+        f"; at a rate of {rate:.0%}, this happens to {counted(text, 'position', 'positions')} of "
+        f"text in {luck:.1%} of the draws"
+    )
+    if unknown > 0.5 * real:
+        said = f": {unknown} of {real} tokens are [UNK], which no masker selects"
     if case.masked.any():
-        fix = "score the mask tokens: " + set_labels(AT_MASKS)
+        fix = f"score the mask tokens: {answers(AT_MASKS)}"
     elif unknown > 0.5 * real:
         fix = "load the tokenizer that belongs to the text: this one does not know its words"
     elif luck < 1e-3:
@@ -243,14 +227,7 @@ def nothing_labelled(case: Case) -> Problem | None:
             "adds 0 on every process, where leaving it out on one of several would hang"
         )
     return Problem(
-        "no position is scored, so the loss is nan (0 / 0)"
-        + (
-            f": {unknown} of {real} tokens are [UNK], which no masker selects"
-            if unknown > 0.5 * real
-            else f"; at a rate of {rate:.0%}, this happens to "
-            f"{counted(text, 'position', 'positions')} of text in {luck:.1%} of the draws"
-        ),
+        f"no position is scored, so the loss is nan (0 / 0){said}",
         fix,
-        None,
-        "warning" if luck >= 1e-3 and text > 0 and not case.masked.any() else "error",
+        severity="warning" if bad_luck else "error",
     )

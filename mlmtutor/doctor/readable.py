@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from mlmtutor.doctor.facts import TOO_SMALL, Case, get
-from mlmtutor.doctor.rules import REMASK, Problem, set_labels
+from mlmtutor.doctor.rules import REMASK, Problem, answers
 
-AT_MASKS = 'torch.where(batch["input_ids"] == tokenizer.mask_token_id, original, -100)'
+AT_MASKS = 'batch["input_ids"] == tokenizer.mask_token_id'
 SEEN = '`batch["attention_mask"] = (original != tokenizer.pad_token_id).long()`'
 AGAIN = "pass what the collator returns, batch = collator(rows)"
 
@@ -22,18 +22,14 @@ def not_a_tokenizer(case: Case) -> Problem | None:
         return None
     exchanged = get(case.given_model, "all_special_ids") is not None
     return Problem(
-        f"the tokenizer is {_kind(given)}" + (": tokenizer and model look exchanged" * exchanged),
-        "call diagnose(batch, tokenizer, model), with the loaded tokenizer",
+        f"the tokenizer is {_kind(given)}" + (": tokenizer and model look exchanged" * exchanged)
     )
 
 
 def not_a_model(case: Case) -> Problem | None:
     if case.given_model is None or case.model is not None:
         return None
-    return Problem(
-        f"the model is {_kind(case.given_model)}",
-        "call diagnose(batch, tokenizer, model), with the loaded model itself",
-    )
+    return Problem(f"the model is {_kind(case.given_model)}")
 
 
 def _kind(given: Any) -> str:
@@ -68,9 +64,7 @@ def model_class(case: Case) -> Problem | None:
     elif "labels" not in inspect.signature(kind.forward).parameters:
         said = "has no masked-LM head: it takes no labels and returns no loss"
     elif name.endswith(("ForCausalLM", "LMHeadModel")):
-        said = (
-            "shifts the labels by one, as causal models do: each answer is that of the next token"
-        )
+        said = "shifts the labels by one, as causal models do: each answer is the next token"
     elif name.endswith("ForPreTraining") and case.rows_out is not None:
         return None  # BigBird's, which adds a second loss only where it gets the second label
     else:
@@ -81,11 +75,8 @@ def model_class(case: Case) -> Problem | None:
 def not_a_batch(case: Case) -> Problem | None:
     if case.is_mapping:
         return None
-    return Problem(
-        f"a batch is a mapping with input_ids and labels, but this is a "
-        f"{type(case.given).__name__}",
-        AGAIN,
-    )
+    kind = type(case.given).__name__
+    return Problem(f"a batch is a mapping with input_ids and labels, but this is a {kind}")
 
 
 def no_input_ids(case: Case) -> Problem | str | None:
@@ -93,7 +84,7 @@ def no_input_ids(case: Case) -> Problem | str | None:
         return None
     if case.raw("inputs_embeds") is not None:
         return "the batch has inputs_embeds in place of input_ids"
-    return Problem(f"no input_ids among the keys {sorted(map(str, case.keys))}", AGAIN)
+    return Problem(f"no input_ids among the keys {sorted(map(str, case.keys))}")
 
 
 def labels_missing(case: Case) -> Problem | None:
@@ -102,7 +93,7 @@ def labels_missing(case: Case) -> Problem | None:
     masked = case.input_ids is not None and case.masked.any()
     return Problem(
         f"no labels among the keys {sorted(map(str, case.keys))}, so the loss is None",
-        f"keep the answers: {set_labels(AT_MASKS)}" if masked else f"mask the ids: {REMASK}",
+        f"keep the answers: {answers(AT_MASKS)}" if masked else f"mask the ids: {REMASK}",
     )
 
 
@@ -126,18 +117,17 @@ def labels_misnamed(case: Case) -> Problem | None:
 
 
 def dtype(case: Case) -> Problem | None:
-    for key, allowed in (
-        ("input_ids", (torch.int64, torch.int32)),
-        (None if case.discriminates else case.label_key, (torch.int64,)),
+    for name, key, allowed in (
+        ("input_ids", "input_ids", (torch.int64, torch.int32)),
+        ("labels", None if case.discriminates else case.label_key, (torch.int64,)),
     ):
         value = None if key is None else case.tensor(key)
-        name = "input_ids" if key == "input_ids" else "labels"  # as labels-misnamed calls them
         if value is None or value.dtype in allowed or value.numel() == 0:
             continue
-        if value.dtype == torch.bool and key != "input_ids":
+        if value.dtype == torch.bool and name == "labels":
             return Problem(
                 "labels are bool: they say where, but not which id is the answer",
-                "put the ids there: " + set_labels('torch.where(batch["labels"], original, -100)'),
+                "put the ids there: " + answers('batch["labels"]'),
             )
         if value.dtype in TOO_SMALL:
             return Problem(
@@ -158,10 +148,7 @@ def device(case: Case) -> Problem | None:
         return None
     if ids.device == labels.device:
         return None
-    return Problem(
-        f"input_ids are on {ids.device}, labels on {labels.device}",
-        "move them together: " + set_labels('batch["labels"].to(batch["input_ids"].device)'),
-    )
+    return Problem(f"input_ids are on {ids.device}, labels on {labels.device}")
 
 
 def unreadable(case: Case) -> Problem | None:
@@ -169,19 +156,14 @@ def unreadable(case: Case) -> Problem | None:
     if not case.unread:
         return None
     reasons = "; ".join(f"{key}: {reason}" for key, reason in case.unread.items())
-    return Problem(
-        f"these could not be read as integers, {reasons}",
-        f"pad the rows to one length and keep ids as int64; {AGAIN}",
-    )
+    return Problem(f"these could not be read as integers, {reasons}")
 
 
 def empty(case: Case) -> Problem | None:
     if case.input_ids is None or case.input_ids.numel() > 0:
         return None
-    return Problem(
-        f"input_ids have the shape {tuple(case.input_ids.shape)}: there is nothing to read",
-        "drop empty texts before they are batched",
-    )
+    shape = tuple(case.input_ids.shape)
+    return Problem(f"input_ids have the shape {shape}: there is nothing to read")
 
 
 def mask_is_unk(case: Case) -> Problem | None:
@@ -189,8 +171,7 @@ def mask_is_unk(case: Case) -> Problem | None:
         return None
     return Problem(
         f"the id of the mask token {case.tokenizer.mask_token} is {case.mask_id}, that of the "
-        "unknown token: the vocabulary does not hold it",
-        "load the tokenizer that belongs to the model, or add the token and resize the model",
+        "unknown token: the vocabulary does not hold it"
     )
 
 
@@ -224,8 +205,7 @@ def foreign_mask(case: Case) -> Problem | None:
         f"write the tokenizer's own: `texts = [text.replace({json.dumps(spelled)}, "
         'tokenizer.mask_token) for text in texts]`, then `batch["input_ids"] = '
         'tokenizer(texts, padding=True, return_tensors="pt")["input_ids"]`',
-        None,
-        "info" if case.masked.any() else "error",
+        severity="info" if case.masked.any() else "error",
     )
 
 
@@ -255,12 +235,11 @@ def shape(case: Case) -> Problem | None:
         why = ": are special tokens or padding counted in only one of them?"
         if tuple(labels.shape) in ((len(ids),), (len(ids), 1)):
             why = ": one label for each row, as for classes of sentences"
+        masked = case.input_ids is not None and case.masked.any()
         return Problem(
             f"labels must have the shape of input_ids, {shape}, but have "
             f"{tuple(labels.shape)}{why}",
-            "take both from the same ids: " + set_labels(AT_MASKS)
-            if case.mask_id is not None and case.input_ids is not None and case.masked.any()
-            else f"take both from the same ids: {REMASK}",
+            f"take both from the same ids: {answers(AT_MASKS) if masked else REMASK}",
         )
     mask = case.tensor("attention_mask") if case.visible is None else None
     if mask is not None:
@@ -282,7 +261,5 @@ def labels_strided(case: Case) -> Problem | None:
     return Problem(
         "the labels are not contiguous in memory, and the model flattens them with view(-1)"
         + ("" if stays or not moved else "; a copy on another device is contiguous"),
-        "copy them: " + set_labels('batch["labels"].contiguous()'),
-        None,
-        "info" if moved and not stays else "error",
+        severity="info" if moved and not stays else "error",
     )

@@ -77,8 +77,8 @@ class Diagnosis:
         return not self.failed and not self._loud
 
     @property
-    def _loud(self) -> bool:
-        return any(finding.severity != "info" for finding in self.findings)
+    def _loud(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity != "info"]
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class Diagnosis:
 
     def _verdict(self) -> str:
         if self._loud:
-            return ""
+            return counted(len(self._loud), "finding", "findings")
         if self.failed:
             return "Not everything that was asked for could be checked."
         return "No error and no warning."
@@ -110,7 +110,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """Return all findings as text, then what could not be checked."""
-        verdict = [self._verdict()] if self._verdict() else []
+        verdict = [] if self._loud else [self._verdict()]
         return "\n".join([*map(str, self.findings), *verdict, *self._not_checked()])
 
     __repr__ = __str__
@@ -124,34 +124,27 @@ class Diagnosis:
         }
         cell = "text-align:left;vertical-align:top;padding:3px 8px;white-space:normal;"
         cell += "overflow-wrap:break-word;"
-        rows = []
-        for finding in self.findings:
-            sign, colour = colours[finding.severity]
-            texts = (html.escape(text) for text in (finding.message, finding.fix))
-            rows.append(
-                f'<tr><th scope="row" style="{cell}{colour}">{sign} {finding.severity}<br>'
-                f"{html.escape(finding.code)}</th>"
-                + "".join(f'<td style="{cell}">{_code(text)}</td>' for text in texts)
-                + "</tr>"
-            )
-        head = "".join(
+        table = "".join(
             f'<th scope="col" style="{cell}">{name}</th>' for name in ("code", "found", "fix")
         )
+        table = f"<thead><tr>{table}</tr></thead>" if self.findings else ""
+        for finding in self.findings:
+            sign, colour = colours[finding.severity]
+            table += (
+                f'<tr><th scope="row" style="{cell}{colour}">{sign} {finding.severity}<br>'
+                f'{html.escape(finding.code)}</th><td style="{cell}">{_code(finding.message)}</td>'
+                f'<td style="{cell}">{_code(finding.fix)}</td></tr>'
+            )
         verdict = self._verdict()
-        if self._loud:
-            loud = [finding for finding in self.findings if finding.severity != "info"]
-            verdict = counted(len(loud), "finding", "findings")
-        elif self.ok:
+        if self.ok:
             verdict = "✓ " + verdict[0].lower() + verdict[1:-1]
-        lines = self._not_checked()
-        notes = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+        notes = "".join(f"<li>{html.escape(line)}</li>" for line in self._not_checked())
         if notes:
             opened = " open" if self.failed else ""
             notes = (
                 f'<details{opened} style="margin:6px 0;opacity:.72;"><summary>not checked: '
                 f"{len(self.unchecked)}</summary><ul>{notes}</ul></details>"
             )
-        table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>" if rows else ""
         return (
             '<div style="overflow-x:auto;"><table style="border-collapse:collapse;">'
             f'<caption style="text-align:left;font-weight:bold;">Diagnosis: {verdict}</caption>'
@@ -160,8 +153,8 @@ class Diagnosis:
 
 
 def _code(text: str) -> str:
-    """Escaped text with what stands in backticks as code."""
-    parts = text.split("`")
+    """Text as HTML, with what stands in backticks as code."""
+    parts = html.escape(text).split("`")
     return "".join(
         f'<code style="white-space:pre-wrap;">{part}</code>' if number % 2 else part
         for number, part in enumerate(parts)
@@ -239,7 +232,7 @@ def rule(
         ('too-few',)
         >>> del RULES["too-few"]
     """
-    if not isinstance(severity, str) or severity not in ("error", "warning", "info"):
+    if severity not in ("error", "warning", "info"):
         raise ValueError(f"severity must be error, warning or info, but is {severity!r}.")
     if not isinstance(code, str):
         raise TypeError(f"code must be a str, but is a {type(code).__name__}.")
@@ -293,13 +286,15 @@ def run_rules(table: Mapping[str, Rule], case: Any) -> Diagnosis:
             failed += [item.code] * asked
         elif problem is not None:
             positions = [] if problem.where is None else problem.where.nonzero().tolist()
-            places = ", ".join(f"({row}, {column})" for row, column in positions[:3])
-            more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
-            message = problem.message + (f"; at (row, column) {places}{more}" if places else "")
+            message = problem.message
+            if positions:
+                places = ", ".join(f"({row}, {column})" for row, column in positions[:3])
+                more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
+                message += f"; at (row, column) {places}{more}"
             findings[item.code] = Finding(
                 item.code,
                 problem.severity or item.severity,
-                message if message.endswith("?") else message + ".",
+                message + "." * (not message.endswith("?")),
                 (problem.fix or item.fix) + ".",
                 tuple((row, column) for row, column in positions),
             )
@@ -347,3 +342,13 @@ def counted(count: int | torch.Tensor, one: str, many: str) -> str:
 def set_labels(expression: str) -> str:
     """The fix that assigns an expression to the labels."""
     return f'`batch["labels"] = {expression}`'
+
+
+def answers(where: str, elsewhere: str = "-100") -> str:
+    """The fix that makes the original ids the labels at some places."""
+    return set_labels(f"torch.where({where}, original, {elsewhere})")
+
+
+def ignore(where: str) -> str:
+    """The fix that leaves some labels out."""
+    return set_labels(f'torch.where({where}, -100, batch["labels"])')

@@ -45,8 +45,7 @@ class TrainerCase:
         self.columns = _columns(getattr(trainer, "train_dataset", None))
         sets = getattr(trainer, "eval_dataset", None)
         sets = sets if isinstance(sets, dict) else {"": sets}
-        sets = {name: rows for name, rows in sets.items() if rows is not None}
-        self.eval_sets = sets or None
+        self.eval_sets = {name: rows for name, rows in sets.items() if rows is not None} or None
 
     def why_not(self, need: str) -> str | None:
         """Say why an attribute is ``None``."""
@@ -145,13 +144,11 @@ def _restore(holder: dict[str, Any], before: dict[str, Any]) -> None:
 
 def _remember(owner: Any, undo: list[Callable[[], Any]], depth: int) -> None:
     """Note how to put back the generators that an object holds, and what it holds them in."""
-    if isinstance(owner, torch.Generator):
+    if isinstance(owner, torch.Generator | np.random.RandomState):
         undo.append(partial(owner.set_state, owner.get_state()))
     elif isinstance(owner, np.random.Generator):
         bits = owner.bit_generator
         undo.append(partial(setattr, bits, "state", copy.deepcopy(bits.state)))
-    elif isinstance(owner, np.random.RandomState):
-        undo.append(partial(owner.set_state, owner.get_state()))
     elif isinstance(owner, random.Random):
         undo.append(partial(owner.setstate, owner.getstate()))
     elif depth and isinstance(owner, partial):
@@ -222,9 +219,7 @@ def accumulation_inflated(case: TrainerCase) -> Problem | None:
     return Problem(
         f"the loss of {type(case.model).__name__} ignores num_items_in_batch, but the trainer "
         f"counts on it: {steps} accumulation steps give a loss and a gradient {steps} times too "
-        "large",
-        "pass compute_loss_func=mlmtutor.trainer_loss when the trainer is made; for this one, "
-        "`trainer.compute_loss_func = mlmtutor.trainer_loss`",
+        "large"
     )
 
 
@@ -257,11 +252,8 @@ def labels_overwritten(case: TrainerCase) -> Problem | None:
     collator = case.trainer.data_collator
     if "labels" not in case.columns or not getattr(collator, "mlm", False):
         return None
-    return Problem(
-        f"{type(collator).__name__} overwrites the column labels with labels of its own",
-        "leave the column out; or, to have yours, "
-        "`trainer.data_collator = transformers.default_data_collator`",
-    )
+    kind = type(collator).__name__
+    return Problem(f"{kind} overwrites the column labels with labels of its own")
 
 
 def eval_unmasked(case: TrainerCase) -> Problem | None:
@@ -270,11 +262,7 @@ def eval_unmasked(case: TrainerCase) -> Problem | None:
         findings = run_rules(RULES, Case(batch, case.tokenizer)).findings
         found = [finding for finding in findings if finding.code in copied]
         if found:
-            return Problem(
-                f"the first batch of {_named(name)}: {found[0].message.rstrip('.')}",
-                "evaluate with the collator that masks: `trainer.data_collator = "
-                "transformers.DataCollatorForLanguageModeling(trainer.processing_class)`",
-            )
+            return Problem(f"the first batch of {_named(name)}: {found[0].message.rstrip('.')}")
     return None
 
 
@@ -285,8 +273,7 @@ def no_eval_loss(case: TrainerCase) -> Problem | None:
         if missing and "labels" in batch:
             return Problem(
                 f"Trainer evaluates a loss only where all of label_names={names} are in a batch, "
-                f"and {_named(name)} has no {', '.join(missing)}: there will be no eval_loss",
-                'pass label_names to TrainingArguments, or here `trainer.label_names = ["labels"]`',
+                f"and {_named(name)} has no {', '.join(missing)}: there will be no eval_loss"
             )
     return None
 
