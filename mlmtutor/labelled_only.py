@@ -1,9 +1,8 @@
 """The loss of a masked language model, with logits at the labelled positions alone."""
 
-import contextlib
 import inspect
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -65,19 +64,18 @@ def labelled_only_loss(
     """
     _check_model(model)
     _check_batch(model, input_ids, labels, inputs)
+    batch = {"input_ids": input_ids, **inputs}
     if model.training not in _TRIED.get(model, ()):
-        _try_once(model, input_ids, inputs)
+        _try_once(model, batch)
         _TRIED.setdefault(model, set()).add(model.training)
-    return _sparse(model, input_ids, labels, inputs)
+    return _sparse(model, batch, labels)
 
 
 # The models for which the trial went well, with their modes: training, evaluation or both.
 _TRIED: weakref.WeakKeyDictionary[PreTrainedModel, set[bool]] = weakref.WeakKeyDictionary()
 
 
-def _sparse(
-    model: PreTrainedModel, input_ids: torch.Tensor, labels: torch.Tensor, inputs: dict[str, Any]
-) -> torch.Tensor:
+def _sparse(model: PreTrainedModel, batch: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
     """Run the model, and drop the unlabelled positions between its body and its head."""
     scored = labels != IGNORE_INDEX
 
@@ -90,35 +88,27 @@ def _sparse(
 
     handle = model.base_model.register_forward_hook(keep_scored)
     try:
-        loss: torch.Tensor = _loss(model, input_ids, labels[scored].unsqueeze(0), inputs)
+        return _loss(model, batch, labels[scored].unsqueeze(0))
     finally:
         handle.remove()
-    return loss
 
 
-def _loss(
-    model: PreTrainedModel, input_ids: torch.Tensor, labels: torch.Tensor, inputs: dict[str, Any]
-) -> Any:
-    output = model(input_ids=input_ids, labels=labels, **inputs)
-    loss = output[0] if isinstance(output, tuple) else output.loss
+def _loss(model: PreTrainedModel, batch: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+    output = model(**batch, labels=labels)
+    loss: torch.Tensor | None = output[0] if isinstance(output, tuple) else output.loss
     if loss is None:
         raise TypeError(f"{type(model).__name__} returns no loss for labels: is its head another?")
     return loss
 
 
-def _try_once(model: PreTrainedModel, input_ids: torch.Tensor, inputs: dict[str, Any]) -> None:
+def _try_once(model: PreTrainedModel, batch: dict[str, Any]) -> None:
     """Raise unless two rows have the loss and the gradients of the dense computation."""
     # The user may be in inference mode, and in the middle of a random sequence.
-    devices = [input_ids.device] if input_ids.is_cuda else []
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.random.fork_rng(devices),
-        _same_buffers(model),
-    ):
-        ids = input_ids[:2].clone()
-        rest = {name: _two_rows(value, len(input_ids)) for name, value in inputs.items()}
-        labels = ids.clone()
+    device = batch["input_ids"].device
+    devices = [device] if device.type == "cuda" else []
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices):
+        two_rows = _two_rows(batch, len(batch["input_ids"]))
+        labels = two_rows["input_ids"].clone()
         labels[:, 1::2] = IGNORE_INDEX
         labels[1:, 0] = IGNORE_INDEX  # the rows have different numbers of labels
         weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -126,7 +116,7 @@ def _try_once(model: PreTrainedModel, input_ids: torch.Tensor, inputs: dict[str,
         for compute in (_loss, _sparse):
             torch.manual_seed(0)
             try:
-                loss = compute(model, ids, labels, rest)
+                loss = compute(model, two_rows, labels)
                 gradients = torch.autograd.grad(loss, weights, allow_unused=True) if weights else ()
             except Exception as error:  # whatever the model makes of these inputs
                 with_what = "every position" if compute is _loss else "the labelled positions alone"
@@ -135,9 +125,8 @@ def _try_once(model: PreTrainedModel, input_ids: torch.Tensor, inputs: dict[str,
                     f"head: {type(error).__name__}: {error}"
                 ) from error
             results.append([loss.detach(), *(g for g in gradients if g is not None)])
-    kind = input_ids.device.type
-    autocast = torch.is_autocast_enabled(kind)
-    precision = torch.get_autocast_dtype(kind) if autocast else model.dtype
+    autocast = torch.is_autocast_enabled(device.type)
+    precision = torch.get_autocast_dtype(device.type) if autocast else model.dtype
     tolerance = torch.finfo(precision).eps ** 0.5  # 0.0003 in float32; a wrong head is far off
     (dense, *dense_gradients), (sparse, *sparse_gradients) = results
     for name, right, found in (
@@ -164,17 +153,6 @@ def _two_rows(value: Any, rows: int) -> Any:
     if isinstance(value, torch.Tensor):
         return (value[:2] if value.dim() and len(value) == rows else value).clone()
     return value
-
-
-@contextlib.contextmanager
-def _same_buffers(model: PreTrainedModel) -> Iterator[None]:
-    """Set the buffers back afterwards: some models count what they see in training."""
-    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, before in saved:
-            buffer.copy_(before)
 
 
 def _check_model(model: Any) -> None:
