@@ -37,10 +37,7 @@ FROM_NPM = [  # of two packages, what a browser loads, and the licence that goes
     "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
     "@huggingface/transformers/LICENSE",
 ]
-FIRST, OTHERS = (
-    2000,
-    200,
-)  # so many -log p of each position are stored, of the first case and others
+FIRST, OTHERS = 2000, 200  # so many -log p of a position are stored: of the first case, of others
 BLOCK = 32  # so many neighbouring weights share one scale; a smaller block is more exact
 
 

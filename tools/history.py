@@ -2,7 +2,6 @@
 
     python -m tools.history --cache FOLDER    write mlmtutor/releases/label_history.json
     python -m tools.history --names           write mlmtutor/doctor/obsolete.toml
-    ... --check                               write nothing; exit 1 where bytes would change
 
 Reading downloads each wheel by name with pip, without its dependencies, and parses three of its
 files; nothing is installed and nothing of the wheel is run. Wheels in the cache folder are not
@@ -384,11 +383,10 @@ def listed(releases):
 
 
 def main():
-    """Write the data files, or check them; returns the exit status."""
+    """Write one of the data files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cache", type=pathlib.Path, help="keep the wheels in this folder")
     parser.add_argument("--names", action="store_true", help="list what is gone")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a change")
     options = parser.parse_args()
     if options.cache:
         options.cache.mkdir(parents=True, exist_ok=True)
@@ -396,13 +394,8 @@ def main():
         path, text = OBSOLETE, read_gone(options.cache)
     else:
         path, text = HISTORY, dump(read_all(options.cache, listed(RELEASES)))
-    changed = not path.exists() or text != path.read_text(encoding="utf-8")
-    if changed and not options.check:
-        path.parent.mkdir(exist_ok=True)
-        atomic.write(path, text)
-    print(f"{path.name}: {'changed' if changed else 'unchanged'}")
-    return int(changed and options.check)
+    atomic.write(path, text)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

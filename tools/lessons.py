@@ -2,7 +2,6 @@
 
     python -m tools.lessons                    every lesson
     python -m tools.lessons notebooks/01*      the named ones
-    python -m tools.lessons --check            write nothing; exit 1 where something would change
 
 A lesson is run top to bottom in a fresh kernel that sees what the tests see (conftest.py). Its
 metadata is reduced to what matters, its cell ids are made from its name, and the file is written
@@ -25,7 +24,6 @@ import math
 import os
 import pathlib
 import re
-import sys
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -320,25 +318,22 @@ def keep_figures(notebook, stored):
                 cell.outputs[number].execution_count = output.execution_count
 
 
+def write(path, text):
+    """Write a file where its text changes, and say so."""
+    if not path.exists() or text != path.read_text(encoding="utf-8"):
+        atomic.write(path, text)
+        tqdm.write(f"changed: {path.name}")
+
+
 def main():
-    """Refresh the lessons that were named; returns the exit status."""
+    """Refresh the lessons that were named."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("lessons", nargs="*", type=pathlib.Path, help="default: all of them")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 on a change")
-    options = parser.parse_args()
     paths = all_paths()
-    chosen = [path.resolve() for path in options.lessons] or paths
+    chosen = [path.resolve() for path in parser.parse_args().lessons] or paths
     strangers = [str(path) for path in chosen if path not in paths]
     if strangers:
         parser.error(f"not a lesson in {NOTEBOOKS.name}/: {', '.join(strangers)}")
-    changed = []
-
-    def write(path, text):
-        if not path.exists() or text != path.read_text(encoding="utf-8"):
-            changed.append(path.name)
-            if not options.check:
-                atomic.write(path, text)
-
     bar = tqdm(chosen, unit="lesson")
     for path in bar:
         bar.set_postfix_str(path.stem)
@@ -352,10 +347,7 @@ def main():
     if chosen == paths:
         write(NOTEBOOKS / "questions.md", question_index())
         write(ROOT / "README.md", readme())
-    for name in changed:
-        print(f"{'would change' if options.check else 'changed'}: {name}")
-    return int(options.check and bool(changed))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

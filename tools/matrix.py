@@ -12,6 +12,7 @@ release that did not run stays as it was.
 
 import argparse
 import datetime
+import importlib.metadata
 import os
 import pathlib
 import platform
@@ -28,10 +29,7 @@ from tools import atomic
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "matrix"
-PINNED = re.search(
-    r"^transformers==(.+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.M
-).group(1)
-RELEASES = ["4.57.*", PINNED, "5.*"]
+RELEASES = ["4.57.*", importlib.metadata.version("transformers"), "5.*"]
 TEST = [
     "-o", "addopts=", "--doctest-modules", "--nbval-lax", "--nbval-current-env",
     "-q", "-p", "no:cacheprovider", "--ignore=tests/site",
@@ -79,11 +77,7 @@ def run(python, release):
 
 def read_rows(page):
     """Return the rows of an earlier page, by release."""
-    rows = {row.split()[1]: row for row in page.splitlines() if re.match(r"\| \d", row)}
-    return {
-        release: row if release == PINNED else row.replace(" (pinned)", "")
-        for release, row in rows.items()
-    }
+    return {row.split()[1]: row for row in page.splitlines() if re.match(r"\| \d", row)}
 
 
 def page_of(rows):
@@ -107,8 +101,6 @@ def main():
     parser.add_argument("releases", nargs="*", default=RELEASES, help=f"default: {RELEASES}")
     releases = parser.parse_args().releases
     BUILD.mkdir(parents=True, exist_ok=True)
-    import torch
-
     page = ROOT / "docs" / "releases.md"
     rows, some_failed, done = read_rows(page.read_text("utf-8")), False, set()
     today = datetime.date.today().isoformat()
@@ -120,9 +112,8 @@ def main():
         print(f"transformers {release}", flush=True)
         passed, failed, skipped = run(python, release)
         some_failed |= failed > 0
-        pinned = " (pinned)" if release == PINNED else ""
         rows[release] = (
-            f"| {release}{pinned} | {torch.__version__.split('+')[0]} | "
+            f"| {release} | {importlib.metadata.version('torch').split('+')[0]} | "
             f"{platform.python_version()} | {passed} | {failed} | {skipped} | {today} |"
         )
     atomic.write(page, page_of(rows))

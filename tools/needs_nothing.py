@@ -14,7 +14,7 @@ import re
 
 import nbformat
 
-from tools import atomic, lessons
+from tools import lessons
 
 NOTEBOOK = lessons.ROOT / "docs" / "labels_in_bert.ipynb"
 CHECKPOINT = str(lessons.ROOT / "mlmtutor" / "tutor_bert")
@@ -58,7 +58,7 @@ def main():
     refresh(notebook)
     lessons.execute(notebook, NOTEBOOK)
     lessons.normalise(notebook, NOTEBOOK)
-    atomic.write(NOTEBOOK, nbformat.writes(notebook).rstrip("\n") + "\n")
+    lessons.write(NOTEBOOK, nbformat.writes(notebook).rstrip("\n") + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ python -m tools.picture
 import base64
 import re
 
-from tools import atomic, lessons
+from tools import lessons
 
 PICTURE = lessons.ROOT / "docs" / "_static" / "dataflow.svg"
 
@@ -20,4 +20,4 @@ def figure():
 
 
 if __name__ == "__main__":
-    atomic.write(PICTURE, figure())
+    lessons.write(PICTURE, figure())

@@ -3,7 +3,6 @@
 import ast
 import importlib.metadata
 import json
-import sys
 import textwrap
 import zipfile
 
@@ -117,14 +116,3 @@ def test_dump_writes_the_stored_file():
     records = json.loads(text)
     assert tool.dump(records) == text
     assert [(r["package"], r["version"]) for r in records] == tool.listed(tool.RELEASES)
-
-
-def test_main_with_check_writes_nothing(tmp_path, monkeypatch):
-    path = tmp_path / "history.json"
-    path.write_text("[]", encoding="utf-8")
-    monkeypatch.setattr(tool, "HISTORY", path)
-    monkeypatch.setattr(tool, "read_all", lambda cache, releases: [{"version": "1"}])
-    for arguments, status, stored in (["--check"], 1, []), ([], 0, 1), (["--check"], 0, 1):
-        monkeypatch.setattr(sys, "argv", ["history", *arguments])
-        assert tool.main() == status
-        assert json.loads(path.read_text("utf-8")) == ([{"version": "1"}] if stored else [])
