@@ -209,6 +209,28 @@ def test_code_has_no_assertion_and_each_variable_is_on_a_slide(path):
             known |= slides.bound(node)
 
 
+def said(slide):
+    """Return the words that somebody says at a slide: its notes, or else what it shows."""
+    text = slide.asks if slide.kind in {"title", "summary"} else slide.notes
+    text = re.sub(r"```.*?```|\]\([^)]*\)", " ", "\n".join(slides.paragraphs(text)), flags=re.S)
+    return re.findall(r"\w[\w'/-]*", text)
+
+
+def test_the_class_of_90_minutes_says_its_slides_in_the_minutes_that_it_states():
+    page = (stored.ROOT / "docs" / "instructors.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+) \| lesson (\d\d), without .*? \| (.+) \|$", page, re.M)
+    assert [number for _, number, _ in rows] == ["01", "02", "04", "05"]
+    for stated, number, how in rows:
+        [deck] = [deck for stem, deck in DECKS.items() if stem.startswith(number)]
+        deck = [slide for slide in deck if slide.kind != "exercise"]
+        predicts = sum(slides.PREDICT in slide.asks for slide in deck)
+        spoken = sum(len(said(slide)) for slide in deck) / 130 + predicts
+        [planned] = map(int, re.findall(r"(\d+) minutes of slides", how))
+        others = sum(map(int, re.findall(r"(\d+) minutes for", how)))
+        assert planned + others == int(stated)
+        assert spoken + others == pytest.approx(int(stated), rel=0.1), (number, spoken)
+
+
 # What its code shows hangs on more than variables: 06 trains, and in 08 the model keeps a gradient.
 RUN = [path for path in stored.CORE if path.stem[:2] not in {"06", "08"}]
 
