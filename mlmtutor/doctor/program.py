@@ -124,7 +124,7 @@ class Program:
             case ast.Assign() | ast.AnnAssign(value=ast.expr()) | ast.NamedExpr():
                 for target in getattr(node, "targets", None) or [node.target]:  # type: ignore[union-attr]
                     for one, part in assigned(target, node.value):
-                        value = part or node.value
+                        value: Any = part or node.value
                         self.bound.setdefault(last(one), []).append((self.function(node), value))
                         if isinstance(one, ast.Subscript):
                             items = self.items.setdefault(dotted(one.value), [])

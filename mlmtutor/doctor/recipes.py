@@ -128,10 +128,9 @@ class Recipe:
         """The constant that ``[0]`` or ``torch.zeros(n)`` is full of."""
         if isinstance(node, ast.List) and len(node.elts) == 1:
             return self._constant(node.elts[0])
-        name = last(node.func) if isinstance(node, ast.Call) else ""
-        if name not in WORDS["filled"]:
+        if not isinstance(node, ast.Call) or last(node.func) not in WORDS["filled"]:
             return None
-        at, words = WORDS["filled"][name], ("fill_value", "padding_value", "value")
+        at, words = WORDS["filled"][last(node.func)], ("fill_value", "padding_value", "value")
         given = [w.value for w in node.keywords if w.arg in words] + node.args[at : at + 1]
         return self._constant(given[0]) if given else 0
 
@@ -139,7 +138,8 @@ class Recipe:
         """What a call makes of ids: ``x.clone()``, ``torch.where(...)``, ``x.masked_fill(...)``."""
         name, owner = last(node.func), getattr(node.func, "value", None)
         is_method = owner is not None and dotted(owner).split(".")[0] not in self.program.origins
-        match name, [owner, *node.args] if is_method else node.args:
+        arguments: list[Any] = [owner, *node.args] if is_method else node.args
+        match name, arguments:
             case ("where", [yes, test, no]) if is_method:
                 return self._chosen(test, yes, no, node)
             case ("where", [test, yes, no]) | ("masked_fill", [no, test, yes]):

@@ -88,9 +88,11 @@ Found = tuple[str, ast.AST | None] | tuple[str, ast.AST, str, str]  # code, plac
 @functools.cache
 def _gone() -> dict[str, dict[str, str]]:
     """For each list of names: name -> the first release without it."""
-    read, methods = table("obsolete.toml"), table("instead.toml")["methods"]
+    read, advice = table("obsolete.toml"), table("instead.toml")
     lists = {"names": read["names"], "modules": read["modules"], **read["keywords"]}
-    return {"methods": dict.fromkeys(methods, "5.0.0")} | {
+    lists["methods"] = {"5.0.0": " ".join(advice["methods"])}
+    lists["forward"] = {"4.0.0": " ".join(advice["keywords"]["forward"])}
+    return {
         title: {name: since for since, names in releases.items() for name in names.split()}
         for title, releases in lists.items()
     }
@@ -132,6 +134,22 @@ def _used(program: Program) -> Iterator[tuple[str, str, ast.AST]]:
                     yield from ((owner, key, place) for key, _, place in program.keywords(node))
                 if tokenizers and last(function) in ("encode_plus", "batch_encode_plus"):
                     yield "methods", last(function), function
+                yield from _old_labels(program, node)
+
+
+def _old_labels(program: Program, call: ast.Call) -> Iterator[tuple[str, str, ast.AST]]:
+    """``masked_lm_labels`` of a masked model of transformers."""
+    words = {key: place for key, _, place in program.keywords(call)}
+    old = words.keys() & _gone()["forward"].keys()
+    before = any(re.match("pytorch_(transformers|pretrained)", o) for o in program.origins.values())
+    if not old or before:  # the libraries before transformers have no other name
+        return
+    bound = last(call.func) == "partial" and call.args
+    kinds = program.kinds(call.args[0] if bound else call.func)
+    about = "masked" in program.models or "AutoModelWithLMHead" in program.origins
+    if not kinds and about and "logits" not in words and named("model_names", dotted(call.func)):
+        kinds, old = {"masked"}, old & {"masked_lm_labels"} - program.parameters
+    yield from (("forward", key, words[key]) for key in old if "masked" in kinds)
 
 
 def _obsolete(program: Program) -> Iterator[Found]:
@@ -145,24 +163,6 @@ def _obsolete(program: Program) -> Iterator[Found]:
             told = WORDS["gone"].get(title, "``{}`` is a TypeError in " + title)
             fix = f"write {advice}" if advice.startswith("``") else advice
             yield "obsolete-name", node, f"{told.format(name)} since transformers {since}", fix
-
-
-def _old_labels(program: Program) -> Iterator[Found]:
-    """``masked_lm_labels`` of a masked model of transformers."""
-    if any(re.match("pytorch_(transformers|pretrained)", o) for o in program.origins.values()):
-        return  # where it is the only name
-    about = "masked" in program.models or "AutoModelWithLMHead" in program.origins
-    for call in itertools.chain(*program.called.values()):
-        words = {key: place for key, _, place in program.keywords(call)}
-        old = words.keys() & {"masked_lm_labels", "lm_labels"}
-        bound = old and last(call.func) == "partial" and call.args
-        kinds = program.kinds(call.args[0] if bound else call.func) if old else set()
-        if old and not kinds and about and "logits" not in words:  # from the names alone
-            kinds = {"masked"} if named("model_names", dotted(call.func)) else kinds
-            old = old & {"masked_lm_labels"} - program.parameters
-        for key in old if "masked" in kinds and not _is_guarded(program, call) else ():
-            told = WORDS["gone"]["forward"].format(key)
-            yield "obsolete-name", words[key], told, "call it ``labels``"
 
 
 def _class_of_transformers(program: Program, function: ast.expr) -> str:
@@ -198,10 +198,9 @@ def _is_guarded(program: Program, node: ast.AST) -> bool:
 def _hand_spelled(program: Program) -> Iterator[Found]:
     """A mask token in a text that is given to a tokenizer of another family."""
     for call in itertools.chain(*program.called.values()):
-        method = named("encodes", last(call.func)) and isinstance(call.func, ast.Attribute)
-        families = {
-            _family(made) for made in program.meant(call.func.value if method else call.func)
-        }
+        encodes = named("encodes", last(call.func))
+        tokenizer = getattr(call.func, "value", call.func) if encodes else call.func
+        families = {_family(made) for made in program.meant(tokenizer)}
         own = families.pop() if len(families) == 1 else ""
         for argument in (*call.args, *(given.value for given in call.keywords)) if own else ():
             parts = [node for value in program.meant(argument) for node in ast.walk(value)]
@@ -314,7 +313,7 @@ def lint_source(
                 where += f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
                 notes.append(f"{where}: {getattr(error, 'msg', None) or error}")
         program = Program(body)
-        looks = (_obsolete, _old_labels, follow, _hand_spelled, _trainers, _half_resized)
+        looks = (_obsolete, follow, _hand_spelled, _trainers, _half_resized)
         found = [one for look in looks for one in look(program)]
     except (ValueError, RecursionError) as error:
         notes.append(f"{path}: {error}")

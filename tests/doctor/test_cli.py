@@ -31,7 +31,7 @@ def test_doctor_ends_with_1_and_names_file_line_and_fix(folder, capsys):
     assert main(["doctor", str(folder)]) == 1
     out = capsys.readouterr().out
     assert f"{folder}/bad.py:3:17: error obsolete-name: " in out
-    assert "fix: call it `labels`" in out
+    assert "fix: write `labels`" in out
     assert out.endswith("2 files read, 1 finding.\n")
 
 
