@@ -58,7 +58,7 @@ LINKS = (
 GENERATED = {"practice", "navigation", "lesson-table"}
 LESSON_ROW = re.compile(r"\| (?:\d\d|↳) \[")
 # What needs no translation where it stands alone.
-WORDLESS = re.compile(r"`[^`]*`|<[^>]*>|\[[A-Z]+\]|\]\([^)]*\)|^```.*")
+WORDLESS = re.compile(r"^```.*|`[^`]*`|<[^>]*>|\[[A-Z]+\]|\]\([^)]*\)")
 OUTPUT = re.compile(r'(<(?:fig)?caption[^>]*>|<img alt=")([^<]+?)(?=<|" style=)')
 
 
@@ -165,8 +165,9 @@ def merge(catalogs, old):
             close = [] if text in old else difflib.get_close_matches(text, gone, 1)
             if known := old.get(close[0] if close else text):
                 message.string, message.user_comments = known.string, known.user_comments
-                message.previous_id = known.previous_id or close
-                message.flags |= known.flags | ({"fuzzy"} if close else set())
+                if (before := known.previous_id or close) != [text]:  # it isn't as it was
+                    message.previous_id = before
+                    message.flags |= known.flags | ({"fuzzy"} if close else set())
 
 
 def po(messages):
