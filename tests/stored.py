@@ -1,6 +1,9 @@
 """The lessons as data, for the tests that read them."""
 
-from tools.lessons import ROOT, all_paths, deeper_paths, lesson_paths, read, tags
+import functools
+
+from tools import lessons
+from tools.lessons import ROOT, all_paths, deeper_paths, lesson_paths, tags
 
 PATHS = all_paths()  # every notebook: the map, the lessons, and the deeper ones
 NAMES = [path.stem for path in PATHS]
@@ -9,6 +12,12 @@ CORE = lesson_paths()[1:]
 DEEPER = deeper_paths()
 
 __all__ = ["CORE", "DEEPER", "FULL", "NAMES", "PATHS", "ROOT", "read", "tags"]
+
+
+@functools.cache
+def read(path):
+    """Return a notebook; it's read once, so take a copy before you change it."""
+    return lessons.read(path)
 
 
 def code_cells(notebook):

@@ -51,9 +51,3 @@ def test_cells_taken_from_lessons_are_those_of_the_lessons():
     needs_nothing.refresh(today)
     assert [cell.source for cell in today.cells] == [cell.source for cell in NOTEBOOK.cells]
     assert sum("from" in cell.metadata for cell in NOTEBOOK.cells) >= 5
-
-
-def test_every_cell_was_run_in_order_without_a_warning():
-    cells = stored.code_cells(NOTEBOOK)
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert not [o for cell in cells for o in cell.outputs if o.get("name") == "stderr"]
