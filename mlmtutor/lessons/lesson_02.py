@@ -1,38 +1,47 @@
 """What lesson 02 needs: its two exercises and its two figures."""
 
+import html
 from typing import Any
 
 import torch
 
-from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, finish, plain
+from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, cells, drawing, finish
 from mlmtutor.lessons.exercise import CHANGED, exercise
 from mlmtutor.model import load_tutor
 
 # The figures: how a word is cut, and what the four masks move
 
-LAMPS = (55, 62, 68.5)  # where the dots for logits, loss and choice stand
+# Each try is pale until its turn, three times over. Paper, and who wants no motion, sees them all.
+STEPS = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" width="720"
+ height="{height}" font-family="DejaVu Sans, Arial, sans-serif" font-size="19"><style>
+@media screen and (prefers-reduced-motion: no-preference) {{g {{animation: 8s step-end 2s 3}}}}
+{frames}</style><rect width="100%" height="100%" fill="white"/>{rows}</svg>"""
 
 
 def shrinking_window(word, pieces) -> Figure:
-    """Draw how WordPiece comes to the pieces of a word: what it looks up, in which order."""
-    tries, start = [], 0
+    """Draw what WordPiece looks up on its way to the pieces of a word; the tries appear in turn."""
+    tries, start, frames, rows = [], 0, "", ""
     for piece in pieces:
-        prefix, end = "##" if start else "", start + len(piece.removeprefix("##" if start else ""))
+        prefix = "##" if start else ""
+        end = start + len(piece.removeprefix(prefix))
         for stop in range(len(word), end - 1, -1):
             tries.append((start, stop, prefix + word[start:stop], stop == end))
         start = end
-    canvas, axes = drawing(72, 4.6 * len(tries))
     for row, (first, stop, text, found) in enumerate(tries):
-        colour, y = COLOURS["right" if found else "wrong"], 4.6 * row
+        colour, y = COLOURS["right" if found else "wrong"], 46 * row
+        frames += f"@keyframes try{row} {{0% {{opacity: .2}} {10 * row}% {{opacity: 1}}}}\n"
+        rows += f'<g style="animation-name: try{row}">'
         for i, letter in enumerate(word):
-            fill = colour if first <= i < stop else PALE
-            ink = TEXT if fill == PALE else "white"
-            box(axes, 4 * i, y, letter, width=4, height=4, fill=fill, colour=ink, size=14)
+            fill, ink = (colour, "white") if first <= i < stop else (PALE, TEXT)
+            rows += f'<rect x="{40 * i}" y="{y}" width="39" height="40" fill="{fill}"/>'
+            rows += f'<text x="{40 * i + 20}" y="{y + 27}" text-anchor="middle" fill="{ink}">'
+            rows += f"{html.escape(letter)}</text>"
         said = f"✓ {text}: in the vocabulary" if found else f"✗ {text}: no"
-        axes.text(4 * len(word) + 2, y + 2, plain(said), va="center", color=colour, size=13)
+        rows += f'<text x="{40 * len(word) + 20}" y="{y + 27}" fill="{colour}">'
+        rows += f"{html.escape(said)}</text></g>"
     looked_up = ", ".join(f"{text} ({'found' if found else 'no'})" for *_, text, found in tries)
-    return finish(
-        canvas,
+    return Figure(
+        STEPS.format(height=46 * len(tries) + 4, frames=frames, rows=rows),
         alt=f"WordPiece looks up, in this order: {looked_up}. So {word} becomes "
         f"{' and '.join(pieces)}.",
         caption="The window shrinks from the right until the vocabulary has what it shows; then "
@@ -41,56 +50,35 @@ def shrinking_window(word, pieces) -> Figure:
 
 
 def four_masks(batch, tokenizer, moved) -> Figure:
-    """Draw the four masks of one sentence as strips, and what a change of each moves.
-
-    Args:
-        batch: one row, with input_ids, attention_mask, special_tokens_mask and labels.
-        tokenizer: names the ids.
-        moved: for each of these names, whether it moves the logits, the loss, the choice.
-    """
-    ids = batch["input_ids"][0]
-    strips = {
-        "input_ids": ("input_ids == [MASK]", "replaced", ids == tokenizer.mask_token_id),
-        "attention_mask": ("attention_mask", "right", batch["attention_mask"][0] == 1),
-        "special_tokens_mask": ("special_tokens_mask", "special", batch["special_tokens_mask"][0]),
-        "labels": ("labels != -100", "scored", batch["labels"][0] != -100),
-    }
+    """Draw four masks of one row, and whether each moves the logits, the loss, the choice."""
+    row = {name: tensor[0] for name, tensor in batch.items()}
+    tokens, says = tokenizer.convert_ids_to_tokens(row["input_ids"].tolist()), []
+    results = {"logits": 55, "loss": 62, "choice": 68.5}
     canvas, axes = drawing(72, 43)
-    for i, token in enumerate(tokenizer.convert_ids_to_tokens(ids.tolist())):
+    for i, token in enumerate(tokens):
         axes.text(2 + 4.1 * i, 8, token, rotation=40, rotation_mode="anchor", color=TEXT)
     axes.text(62, 2.5, "a change moves the", ha="center", color=TEXT, size=12)
-    for x, name in zip(LAMPS, ("logits", "loss", "choice"), strict=True):
+    for name, x in results.items():
         axes.text(x, 6.5, name, ha="center", color=TEXT, weight="bold", size=12)
-    for row, (key, strip) in enumerate(strips.items()):
-        _strip(axes, 9 + 8.6 * row, *strip, moved[key])
-    says = [
-        f"{name} is on at {', '.join(str(i) for i, here in enumerate(on.tolist()) if here)} and "
-        f"moves {_listed(moved[key])}"
-        for key, (name, _, on) in strips.items()
-    ]
+    for y, name, what, look, on in (
+        (9, "input_ids", " == [MASK]", "replaced", row["input_ids"] == tokenizer.mask_token_id),
+        (17.6, "attention_mask", "", "right", row["attention_mask"] == 1),
+        (26.2, "special_tokens_mask", "", "special", row["special_tokens_mask"] == 1),
+        (34.8, "labels", " != -100", "scored", row["labels"] != -100),
+    ):
+        axes.text(0, y + 1.5, name + what, va="center", color=TEXT, size=12)
+        looks = [look if here else "pale" for here in on]
+        cells(axes, 0, y + 3.2, [""] * len(tokens), looks, width=4.1, height=3.6)
+        for x, moves in zip(results.values(), moved[name], strict=True):
+            axes.plot(x, y + 5, "o", ms=14, mec=TEXT, mfc=TEXT if moves else "white")
+        where = ", ".join(map(str, on.nonzero().flatten().tolist()))
+        moves = " and ".join(f"the {r}" for r, m in zip(results, moved[name], strict=True) if m)
+        says.append(f"{name}{what} is on at {where} and moves {moves}")
     return finish(
         canvas,
-        alt=f"Four strips over {len(ids)} positions. {'; '.join(says)}.",
-        caption="Coloured: where each mask is on. A full dot: a change of this mask at one "
-        "position moves the logits, the loss, or what a masker may choose.",
+        alt=f"Four strips over {len(tokens)} positions. {'; '.join(says)}.",
+        caption="Coloured: where each mask is on. Full dot: changing the mask moves this result.",
     )
-
-
-def _strip(axes, y, name, colour, on, moved):
-    """Draw one mask as a strip, and a full dot for each result that a change of it moves."""
-    axes.text(0, y + 1.5, name, va="center", color=TEXT, size=12)
-    for i, here in enumerate(on.tolist()):
-        fill = COLOURS[colour] if here else PALE
-        box(axes, 4.1 * i, y + 3.2, "", width=4.1, height=3.6, fill=fill)
-    for x, moves in zip(LAMPS, moved, strict=True):
-        fill = TEXT if moves else "white"
-        axes.plot(x, y + 5, "o", markersize=14, markeredgecolor=TEXT, markerfacecolor=fill)
-
-
-def _listed(moved):
-    """Name what a change moves."""
-    names = [n for n, m in zip(("the logits", "the loss", "the choice"), moved, strict=True) if m]
-    return " and ".join(names)
 
 
 # Exercise `mask_word`
@@ -116,7 +104,7 @@ class _Case:
         self.ids, self.mask = encoded["input_ids"], tokenizer.mask_token_id
         self.inside = (first >= start) & (last <= start + len(word)) & (first < last)
         self.input_ids, self.labels = self.hide(self.inside)
-        self.special = (self.ids == tokenizer.cls_token_id) | (self.ids == tokenizer.sep_token_id)
+        self.special = torch.isin(self.ids, torch.tensor([101, 102]))  # [CLS] and [SEP]
         self.one_id = tokenizer.convert_tokens_to_ids(word)  # [UNK] where the word has pieces
         count = int(self.inside.sum())
         self.where = f"In {sentence!r}, {word!r} has {count} piece{'' if count == 1 else 's'}"
@@ -139,7 +127,7 @@ class _Case:
     @property
     def besides(self):
         """The first position that the answer hides and that isn't part of the word."""
-        position = int(((self.found[0] == self.mask) & ~self.inside)[0].nonzero()[0])
+        position = int(((self.found[0] == self.mask) & ~self.inside)[0].int().argmax())
         token = self.tokenizer.convert_ids_to_tokens(int(self.ids[0, position]))
         return f"{token!r} at position {position} of {self.sentence!r} is hidden too"
 
@@ -238,6 +226,11 @@ def check_pad_rows(rows, pad_token_id):
     return _padded(rows, pad_token_id)
 
 
+def _with(change):
+    """Return the wrong answer that changes the two right tensors."""
+    return lambda *case: change(*_padded(*case))
+
+
 def _on_the_left(rows, pad):
     return tuple(tensor.flip(-1) for tensor in _padded([row[::-1] for row in rows], pad))
 
@@ -251,17 +244,19 @@ def _changed(rows, pad):
 
 def _special_unread(rows, pad):
     ids, mask = _padded(rows, pad)
-    ends = [len(row) - 1 for row in rows]
-    mask[:, 0] = mask[range(len(rows)), ends] = 0
+    mask[:, 0] = 0
+    mask[range(len(rows)), [len(row) - 1 for row in rows]] = 0
     return ids, mask
 
 
-def _with(change):
-    """Return the wrong answer that changes the two right tensors."""
-    return lambda *case: change(*_padded(*case))
+def _padding_holds(value):
+    return lambda rows, pad, found: (
+        f"The padding holds {value}. It should hold pad_token_id, which is {pad} here: not every "
+        "vocabulary has [PAD] at the same place."
+    )
 
 
-_said_of_rows: dict[str, Any] = {
+_said_of_rows: dict[Any, Any] = {
     "Your attention_mask is the wrong way round: 1 says that there is text to read, and 0 stands "
     "at the padding.": _with(lambda ids, mask: (ids, 1 - mask)),
     "Your attention_mask is 1 everywhere: the model would read the padding as if it were text.": (
@@ -282,32 +277,15 @@ _said_of_rows: dict[str, Any] = {
     "model reads them as it reads words; only the padding gets a 0.": _special_unread,
     "You read off the padding as the ids that aren't 0. Padding is where a row has ended, and its "
     "id is pad_token_id.": _with(lambda ids, mask: (ids, (ids != 0).long())),
+    _padding_holds(0): lambda rows, pad: _padded(rows, 0),
+    _padding_holds(-100): lambda rows, pad: _padded(rows, -100),
+    lambda rows, pad, found: (
+        f"Your batch has {found[0].shape[1]} columns, as many as the shortest row has ids, and "
+        f"cuts the others off. The longest row has {max(map(len, rows))}."
+    ): lambda rows, pad: _padded(rows, pad, min(map(len, rows))),
+    lambda rows, pad, found: (
+        f"Your batch has {found[0].shape[1]} columns, as many as BERT has positions. The longest "
+        f"row has {max(map(len, rows))} ids, and a column of padding alone costs time for nothing."
+    ): lambda rows, pad: _padded(rows, pad, 512),
 }
 check_pad_rows.mistakes += [(wrong, said) for said, wrong in _said_of_rows.items()]
-check_pad_rows.mistakes += [
-    (
-        lambda rows, pad, value=value: _padded(rows, value),
-        lambda rows, pad, found, value=value: (
-            f"The padding holds {value}. It should hold pad_token_id, which is {pad} "
-            "here: not every vocabulary has [PAD] at the same place."
-        ),
-    )
-    for value in (0, -100)
-]
-check_pad_rows.mistakes += [
-    (
-        lambda rows, pad: _padded(rows, pad, min(len(row) for row in rows)),
-        lambda rows, pad, found: (
-            f"Your batch has {found[0].shape[1]} columns, as many as the shortest row has ids, and "
-            f"cuts the others off. The longest row has {max(map(len, rows))}."
-        ),
-    ),
-    (
-        lambda rows, pad: _padded(rows, pad, 512),
-        lambda rows, pad, found: (
-            f"Your batch has {found[0].shape[1]} columns, as many as BERT has positions. The "
-            f"longest row has {max(map(len, rows))} ids, and a column of padding alone costs time "
-            "for nothing."
-        ),
-    ),
-]

@@ -14,18 +14,15 @@ from mlmtutor.lessons.exercise import NOTHING, ByHand, WrongAnswer, exercise, re
 MASK_ID, VOCAB_SIZE = 103, 30522
 
 
-def corrupt(input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    """The right answer to exercise 1."""
-    return replaced(input_ids, selected, mask_id, vocab_size, mask, random)
-
-
-def replaced(ids, selected, mask_id, vocab_size, mask, random, draw=None, random_ids=None):
-    """Replace by draws for each position, or by those that are given."""
-    draw = torch.rand(ids.shape) if draw is None else draw
-    random_ids = torch.randint(vocab_size, ids.shape) if random_ids is None else random_ids
-    changed = torch.where(selected & (draw < mask + random), random_ids, ids)
+def corrupt(
+    input_ids, selected, mask_id, vocab_size, mask=0.8, random=0.1, draw=None, random_ids=None
+):
+    """The right answer to exercise 1; ``draw`` and ``random_ids`` may be given."""
+    draw = torch.rand(input_ids.shape) if draw is None else draw
+    random_ids = torch.randint(vocab_size, input_ids.shape) if random_ids is None else random_ids
+    changed = torch.where(selected & (draw < mask + random), random_ids, input_ids)
     corrupted = torch.where(selected & (draw < mask), mask_id, changed)
-    return corrupted, torch.where(selected, ids, -100)
+    return corrupted, torch.where(selected, input_ids, -100)
 
 
 def judge_corrupt(answer: Callable[..., Any]) -> str:
@@ -145,73 +142,47 @@ def judge_shares(
 check_corrupt = ByHand(corrupt, judge_corrupt)
 
 
-def relabelled(message, labels):
-    """Register the right replacement with the labels that ``labels(ids, selected, seen)`` makes."""
+def wrong_masker(
+    message, *, shares=lambda mask, random: (mask, random), where=lambda selected: selected,
+    draws=lambda ids: {}, returns=lambda ids, selected, seen, labels: (seen, labels),
+):  # fmt: skip
+    """Register a masker with other shares, positions or draws, or that returns something else."""
 
     @check_corrupt.mistake(message)
     def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-        seen, _ = replaced(ids, selected, mask_id, vocab_size, mask, random)
-        return seen, labels(ids, selected, seen)
+        labels, size = torch.where(selected, ids, -100), (mask_id, vocab_size)
+        seen, _ = corrupt(ids, where(selected), *size, *shares(mask, random), **draws(ids))
+        return returns(ids, selected, seen, labels)
 
 
-relabelled("Your labels hold what the model sees", lambda ids, on, seen: seen.where(on, -100))
-relabelled("Only positions that hold [MASK] have a label",
-           lambda ids, on, seen: ids.where(seen == MASK_ID, -100))  # fmt: skip
-relabelled("the wrong way round", lambda ids, on, seen: ids.where(~on, -100))
-relabelled("Every position has a label", lambda ids, on, seen: ids.clone())
-relabelled("and it should be -100", lambda ids, on, seen: ids.where(on, -1))
-
-
-def replaced_by(
-    message, shares=lambda mask, random: (mask, random), *, where=None, draws=lambda ids: {}
-):
-    """Register the right labels with other shares, positions or draws of the replacement."""
-
-    @check_corrupt.mistake(message)
-    def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-        on = selected if where is None else where(selected)
-        corrupted, _ = replaced(ids, on, mask_id, vocab_size, *shares(mask, random), **draws(ids))
-        return corrupted, torch.where(selected, ids, -100)
-
-
-replaced_by("replaces tokens that were not selected", where=torch.ones_like)
-replaced_by("no selected token is left unmasked", lambda mask, random: (1.0, 0.0))
-replaced_by("all tokens of a row get the same replacement",
-            draws=lambda ids: {"draw": torch.rand(len(ids), 1)})  # fmt: skip
-replaced_by("of the selected tokens became [MASK], and it should be",
-            lambda mask, random: (mask * 0.15, random * 0.15))  # fmt: skip
-replaced_by("`random` of the rest", lambda mask, random: (mask, random * (1 - mask)))
-replaced_by("half of the rest, whatever `random` is", lambda mask, random: (mask, (1 - mask) / 2))
-replaced_by("divides by 0: no selected token is left",
-            lambda mask, random: (mask, random / (1 - mask) * (1 - mask)))  # fmt: skip
-replaced_by("every selected token that isn't [MASK]", lambda mask, random: (mask, 1 - mask))
-replaced_by(" 0.0% of the selected tokens became random ones", lambda mask, random: (mask, 0.0))
-replaced_by("Draw a random id for each position",
-            draws=lambda ids: {"random_ids": torch.randint(VOCAB_SIZE, ())})  # fmt: skip
-
-
-@check_corrupt.mistake("changes a tensor that it was given")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    labels = torch.where(selected, ids, -100)
-    ids[selected & (torch.rand(ids.shape) < mask)] = mask_id
-    return ids, labels
-
-
-@check_corrupt.mistake("in the wrong order")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, mask, random)[::-1]
-
-
-@check_corrupt.mistake("It should return 2 values: `return corrupted, labels`.")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    return replaced(ids, selected, mask_id, vocab_size, mask, random)[0]
-
-
-@check_corrupt.mistake("no selected token is masked")
-def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-    draw = torch.rand(ids.shape)
-    corrupted = torch.where(selected & (draw < draw * mask), mask_id, ids)
-    return corrupted, torch.where(selected, ids, -100)
+for message, labels in {
+    "Your labels hold what the model sees": lambda ids, on, seen: seen.where(on, -100),
+    "Only positions that hold [MASK]": lambda ids, on, seen: ids.where(seen == 103, -100),
+    "the wrong way round": lambda ids, on, seen: ids.where(~on, -100),
+    "Every position has a label": lambda ids, on, seen: ids.clone(),
+    "and it should be -100": lambda ids, on, seen: ids.where(on, -1),
+}.items():  # fmt: skip
+    wrong_masker(message, returns=lambda *made, labels=labels: (made[2], labels(*made[:3])))
+for message, shares in {
+    "no selected token is masked": lambda mask, random: (0.0, 0.0),
+    "no selected token is left unmasked": lambda mask, random: (1.0, 0.0),
+    "became [MASK], and it should be": lambda mask, random: (mask * 0.15, random * 0.15),
+    "`random` of the rest": lambda mask, random: (mask, random * (1 - mask)),
+    "half of the rest, whatever `random` is": lambda mask, random: (mask, (1 - mask) / 2),
+    "divides by 0: no selected": lambda mask, random: (mask, random / (1 - mask) * (1 - mask)),
+    "every selected token that isn't [MASK]": lambda mask, random: (mask, 1 - mask),
+    " 0.0% of the selected tokens became random ones": lambda mask, random: (mask, 0.0),
+}.items():
+    wrong_masker(message, shares=shares)
+for message, change in {
+    "changes a tensor": {"returns": lambda ids, on, seen, labels: (ids.copy_(seen), labels)},
+    "in the wrong order": {"returns": lambda ids, on, seen, labels: (labels, seen)},
+    "It should return 2 values": {"returns": lambda ids, on, seen, labels: seen},
+    "replaces tokens that were not selected": {"where": torch.ones_like},
+    "a row get the same": {"draws": lambda ids: {"draw": torch.rand(len(ids), 1)}},
+    "Draw a random id": {"draws": lambda ids: {"random_ids": torch.randint(VOCAB_SIZE, ())}},
+}.items():
+    wrong_masker(message, **change)
 
 
 # Exercise 2
@@ -219,22 +190,19 @@ def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
 SPECIAL_IDS = [100, 102, 0, 101, 103]
 
 
+def _rows():
+    four = [
+        [101, 2009, 15538, 1012, 102, 0, 0, 0, 0],
+        [101, 1996, 4758, 3892, 5095, 2035, 2305, 1012, 102],
+        [101, 102, 0, 0, 0, 0, 0, 0, 0],
+        [101, 2748, 1012, 102, 0, 0, 0, 0, 0],
+    ]
+    two = [[101, 2009, 103, 102, 0], [101, 2748, 2009, 1012, 102]]
+    return [(torch.tensor(four), SPECIAL_IDS, 0.3), (torch.tensor(two), SPECIAL_IDS)]
+
+
 @exercise(
-    lambda: [
-        (
-            torch.tensor(
-                [
-                    [101, 2009, 15538, 1012, 102, 0, 0, 0, 0],
-                    [101, 1996, 4758, 3892, 5095, 2035, 2305, 1012, 102],
-                    [101, 102, 0, 0, 0, 0, 0, 0, 0],
-                    [101, 2748, 1012, 102, 0, 0, 0, 0, 0],
-                ]
-            ),
-            SPECIAL_IDS,
-            0.3,
-        ),
-        (torch.tensor([[101, 2009, 103, 102, 0], [101, 2748, 2009, 1012, 102]]), SPECIAL_IDS),
-    ],
+    _rows,
     says="(1 - select)^n for each row, and a row of special tokens alone never has a label.",
     hint="There is one probability for each row, so sum over dim=1.",
 )
@@ -248,82 +216,84 @@ def ordinary(input_ids: torch.Tensor, special_ids: Sequence[int]) -> torch.Tenso
     return (~torch.isin(input_ids, torch.tensor(special_ids))).sum(dim=1)
 
 
-def wrong(message, chance):
-    """Register ``chance(rate, n, ids)``; a row has n tokens that can be selected."""
-
-    @check_chance_of_no_label.mistake(message)
-    def _(input_ids, special_ids, select=0.15):
-        return chance(select, ordinary(input_ids, special_ids), input_ids)
-
-
-wrong("You count all positions of a row. Special tokens and padding are never selected: count the "
-      "others alone.",
-      lambda rate, n, ids: torch.full((len(ids),), (1 - rate) ** ids.shape[1]))  # fmt: skip
-wrong("You count [CLS] and [SEP]. They are never selected either: `torch.isin(input_ids, "
-      "torch.tensor(special_ids))` finds all special tokens.",
-      lambda rate, n, ids: (1 - rate) ** (ids != 0).sum(dim=1))  # fmt: skip
-wrong("You count the special tokens. The others are those that can be selected: negate the mask.",
-      lambda rate, n, ids: (1 - rate) ** (ids.shape[1] - n))  # fmt: skip
-wrong("That is the probability that every token is selected. One token is left alone with the "
-      "probability 1 - select.",
-      lambda rate, n, ids: rate**n)  # fmt: skip
-wrong("That is the probability of at least one label. Its opposite is asked for.",
-      lambda rate, n, ids: 1 - (1 - rate) ** n)  # fmt: skip
-wrong("Your answer doesn't change with `select`: you use the rate 0.15.",
-      lambda rate, n, ids: 0.85**n)  # fmt: skip
-wrong("You multiply by the number of tokens. Independent draws multiply with each other: raise "
-      "1 - select to a power.",
-      lambda rate, n, ids: (1 - rate) * n)  # fmt: skip
-wrong("That is the expected number of labels of each row, not a probability.",
-      lambda rate, n, ids: rate * n)  # fmt: skip
-wrong("That is the number of tokens that can be selected, and one step is missing.",
-      lambda rate, n, ids: n)  # fmt: skip
-wrong("That is one number for the whole batch. There is one probability for each row: sum over "
-      "dim=1.",
-      lambda rate, n, ids: (1 - rate) ** n.sum())  # fmt: skip
-wrong(lambda input_ids, special_ids, select, found: (
-          "Your count is one too small: row 0 has "
-          f"{int(ordinary(input_ids, special_ids)[0])} tokens that can be selected."
-      ),
-      lambda rate, n, ids: (1 - rate) ** (n - 1))  # fmt: skip
-wrong("Your answer is a float, not a tensor. Return a tensor of shape (4,).",
-      lambda rate, n, ids: (1 - rate) ** 5)  # fmt: skip
+# What is said, and the chance that a row with n ordinary tokens gets then.
+_said_of_chances: dict[Any, Any] = {
+    "You count all positions of a row. Special tokens and padding are never selected: count the "
+    "others alone.": lambda rate, n, ids: torch.full((len(ids),), (1 - rate) ** ids.shape[1]),
+    "You count [CLS] and [SEP]. They are never selected either: `torch.isin(input_ids, "
+    "torch.tensor(special_ids))` finds all special tokens.": (
+        lambda rate, n, ids: (1 - rate) ** (ids != 0).sum(dim=1)
+    ),
+    "You count the special tokens. The others are those that can be selected: negate the mask.": (
+        lambda rate, n, ids: (1 - rate) ** (ids.shape[1] - n)
+    ),
+    "That is the probability that every token is selected. One token is left alone with the "
+    "probability 1 - select.": lambda rate, n, ids: rate**n,
+    "That is the probability of at least one label. Its opposite is asked for.": (
+        lambda rate, n, ids: 1 - (1 - rate) ** n
+    ),
+    "Your answer doesn't change with `select`: you use the rate 0.15.": (
+        lambda rate, n, ids: 0.85**n
+    ),
+    "You multiply by the number of tokens. Independent draws multiply with each other: raise "
+    "1 - select to a power.": lambda rate, n, ids: (1 - rate) * n,
+    "That is the expected number of labels of each row, not a probability.": (
+        lambda rate, n, ids: rate * n
+    ),
+    "That is the number of tokens that can be selected, and one step is missing.": (
+        lambda rate, n, ids: n
+    ),
+    "That is one number for the whole batch. There is one probability for each row: sum over "
+    "dim=1.": lambda rate, n, ids: (1 - rate) ** n.sum(),
+    lambda input_ids, special_ids, *_: (
+        "Your count is one too small: row 0 has "
+        f"{int(ordinary(input_ids, special_ids)[0])} tokens that can be selected."
+    ): lambda rate, n, ids: (1 - rate) ** (n - 1),
+    "Your answer is a float, not a tensor. Return a tensor of shape (4,).": (
+        lambda rate, n, ids: (1 - rate) ** 5
+    ),
+}
+check_chance_of_no_label.mistakes += [
+    (
+        lambda ids, special, select=0.15, chance=chance: chance(
+            select, ordinary(ids, special), ids
+        ),
+        said,
+    )
+    for said, chance in _said_of_chances.items()
+]
 
 
 # Figures
 
-WAYS = {"untouched": "ignored", "[MASK]": "replaced", "random": "wrong", "kept": "right"}
-
 
 def thousand_squares(counts: Mapping[str, int]) -> Figure:
     """Draw one square for each token, coloured by what becomes of it, 40 in a row."""
-    rows = -(-sum(counts.values()) // 40)
+    ways = {
+        "untouched": (10, PALE, "not selected: label -100"),
+        "[MASK]": (19.5, COLOURS["replaced"], "become [MASK]"),
+        "random": (22.2, COLOURS["wrong"], "become a random token"),
+        "kept": (24.7, COLOURS["right"], "keep their token"),
+    }
+    total, start = sum(counts.values()), 0
+    rows = -(-total // 40)
     canvas, axes = drawing(70, rows + 1, size=(7.2, 7.2 * (rows + 1) / 66))
-    start, words = 0, []
-    for name, count in counts.items():
-        end = start + count
+    for name, (y, fill, text) in ways.items():
+        end = start + counts[name]
         for row in range(start // 40, -(-end // 40)):
             left, right = max(start - 40 * row, 0), min(end - 40 * row, 40)
-            fill = PALE if name == "untouched" else COLOURS[WAYS[name]]
             box(axes, left, row, "", width=right - left, fill=fill)
-        words.append(f"{count} {name}")
+        box(axes, 41.5, y - 0.6, "", width=1.2, height=1.2, fill=fill)
+        axes.text(43.5, y, f"{counts[name]} {text}", va="center", size=13)
         start = end
     axes.vlines(range(41), 0, rows, color="white", linewidth=0.8)
     axes.hlines(range(rows + 1), 0, 40, color="white", linewidth=0.8)
-    said = {
-        "untouched": (10, "not selected:\nlabel -100"),
-        "[MASK]": (19.5, "become [MASK]"),
-        "random": (22.2, "become a random token"),
-        "kept": (24.7, "keep their token"),
-    }
-    scored = sum(counts.values()) - counts["untouched"]
-    axes.text(41.5, 17, f"{scored} selected and scored:", size=14, color=COLOURS["scored"])
-    for name, (y, text) in said.items():
-        axes.text(41.5, y, f"{counts[name]} {text}", va="center", size=13, weight="bold",
-                  color=COLOURS[WAYS[name]])  # fmt: skip
+    scored = f"{total - counts['untouched']} selected and scored:"
+    axes.text(41.5, 17, scored, size=13, color=COLOURS["scored"], weight="bold")
     return finish(
         canvas,
-        alt=f"{sum(counts.values())} squares, one a token: {', '.join(words)}.",
+        alt=f"{total} squares, one a token: "
+        f"{', '.join(f'{count} {name}' for name, count in counts.items())}.",
         caption="Every coloured square is scored, whatever became of its token.",
     )
 

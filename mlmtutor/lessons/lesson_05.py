@@ -6,7 +6,7 @@ import re
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from mlmtutor.figure import COLOURS, PALE, arrow, box, drawing, figure, finish, plain
+from mlmtutor.figure import COLOURS, cells, drawing, figure, finish, plain
 from mlmtutor.lessons.exercise import CHANGED, exercise
 from mlmtutor.loss import masked_lm_loss
 
@@ -36,10 +36,6 @@ def two_sentences(tokenizer):
 def _token_loss(logits, labels, dim=-1):
     """-log p(label) at each position, of id 0 where there is none."""
     return -logits.log_softmax(dim).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-
-
-def _length(labels):
-    return labels.shape[1]
 
 
 def _batches():
@@ -72,116 +68,77 @@ def check_loss_by_hand(logits, labels):
     return _token_loss(logits, labels)[labels != -100].mean()
 
 
-def _sum(logits, labels):
-    return _token_loss(logits, labels)[labels != -100].sum()
+def _from_losses(mean):
+    """Return the wrong answer that makes ``mean(losses, scored)`` of the loss of each position."""
+    return lambda logits, labels: mean(_token_loss(logits, labels), labels != -100)
 
 
-check_loss_by_hand.mistake(
-    "That is the sum over the labelled positions. Divide it by how many there are."
-)(_sum)
-for words, size in {"number of all positions": torch.numel, "length of a row": _length}.items():
-    check_loss_by_hand.mistake(
-        f"That is divided by the {words}: the ignored ones have left the sum, and they leave the "
-        "count too."
-    )(lambda logits, labels, size=size: _sum(logits, labels) / size(labels))
+def _from_rows(log_p):
+    """Return the wrong answer that takes ``log_p(rows)`` for log-probabilities."""
+
+    def answer(logits, labels):
+        scored = labels != -100
+        return -log_p(logits[scored]).gather(1, labels[scored].unsqueeze(1)).mean()
+
+    return answer
 
 
-@check_loss_by_hand.mistake(
-    "That scores the ignored positions as well, as if their label were id 0. Keep only the "
-    "positions whose label is not -100."
-)
-def _(logits, labels):
-    return _token_loss(logits, labels).mean()
-
-
-@check_loss_by_hand.mistake("That is the mean of log p. The loss is minus that.")
-def _(logits, labels):
-    return -_token_loss(logits, labels)[labels != -100].mean()
-
-
-@check_loss_by_hand.mistake(
-    "That is the mean of the means of the rows. Every labelled position of the batch counts the "
-    "same, whichever row it is in."
-)
-def _(logits, labels):
-    scored = labels != -100
-    return ((_token_loss(logits, labels) * scored).sum(1) / scored.sum(1)).mean()
-
-
-@check_loss_by_hand.mistake(
-    "That drops a label of 0, which is the id of a token. Only -100 is ignored."
-)
-def _(logits, labels):
-    return _token_loss(logits, labels)[labels > 0].mean()
-
-
-@check_loss_by_hand.mistake(
-    "That scores each label with the logits of the position before. A masked language model does "
-    "not shift."
-)
-def _(logits, labels):
-    return cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-
-
-@check_loss_by_hand.mistake(
-    "That is minus the mean of the probabilities: the logarithm is missing."
-)
-def _(logits, labels):
-    return -(-_token_loss(logits, labels)).exp()[labels != -100].mean()
-
-
-@check_loss_by_hand.mistake("That is minus the mean of the logits: the softmax is missing.")
-def _(logits, labels):
-    scored = labels != -100
-    return -logits[scored].gather(1, labels[scored].unsqueeze(1)).mean()
-
-
-@check_loss_by_hand.mistake(
-    "The softmax goes over the wrong dimension. Probabilities add up to 1 over the vocabulary, the "
-    "last dimension."
-)
-def _(logits, labels):
-    return _token_loss(logits, labels, dim=1)[labels != -100].mean()
-
-
-@check_loss_by_hand.mistake(
-    "The softmax goes over the wrong dimension. After `logits[scored]` the first dimension holds "
-    "the labelled positions; probabilities add up to 1 over the vocabulary, the last one."
-)
-def _(logits, labels):
-    scored = labels != -100
-    return -logits[scored].log_softmax(0).gather(1, labels[scored].unsqueeze(1)).mean()
-
-
-@check_loss_by_hand.mistake(
-    "Right for small logits. For the logits [300, 0, 0, 0] and the label 1 it gives infinity, and "
-    "the loss there is 300: a probability became 0 before its logarithm was taken. Use log_softmax."
-)
-def _(logits, labels):
-    scored = labels != -100
-    p = logits[scored].softmax(-1)
-    return -p.gather(1, labels[scored].unsqueeze(1)).log().mean()
-
-
-@check_loss_by_hand.mistake(
-    "That is one loss for each labelled position. Return one number for the batch: their mean."
-)
-def _(logits, labels):
-    return _token_loss(logits, labels)[labels != -100]
-
-
-@check_loss_by_hand.mistake(
-    "That is in bits, from the logarithm to the base 2. The loss takes the natural logarithm."
-)
-def _(logits, labels):
-    return _token_loss(logits, labels)[labels != -100].mean() / math.log(2)
-
-
-@check_loss_by_hand.mistake(CHANGED)
-def _(logits, labels):
+def _scored_in_place(logits, labels):
     scored = labels != -100
     labels[~scored] = 0
     return _token_loss(logits, labels)[scored].mean()
+
+
+_said_of_losses = {
+    "That is the sum over the labelled positions. Divide it by how many there are.": (
+        _from_losses(lambda losses, scored: losses[scored].sum())
+    ),
+    "That is divided by the number of all positions: the ignored ones have left the sum, and they "
+    "leave the count too.": (
+        _from_losses(lambda losses, scored: losses[scored].sum() / scored.numel())
+    ),
+    "That is divided by the length of a row: the ignored ones have left the sum, and they leave "
+    "the count too.": _from_losses(lambda losses, scored: losses[scored].sum() / scored.shape[1]),
+    "That scores the ignored positions as well, as if their label were id 0. Keep only the "
+    "positions whose label is not -100.": _from_losses(lambda losses, scored: losses.mean()),
+    "That is the mean of log p. The loss is minus that.": (
+        _from_losses(lambda losses, scored: -losses[scored].mean())
+    ),
+    "That is the mean of the means of the rows. Every labelled position of the batch counts the "
+    "same, whichever row it is in.": (
+        _from_losses(lambda losses, scored: ((losses * scored).sum(1) / scored.sum(1)).mean())
+    ),
+    "That is minus the mean of the probabilities: the logarithm is missing.": (
+        _from_losses(lambda losses, scored: -(-losses[scored]).exp().mean())
+    ),
+    "That is one loss for each labelled position. Return one number for the batch: their mean.": (
+        _from_losses(lambda losses, scored: losses[scored])
+    ),
+    "That is in bits, from the logarithm to the base 2. The loss takes the natural logarithm.": (
+        _from_losses(lambda losses, scored: losses[scored].mean() / math.log(2))
+    ),
+    "That drops a label of 0, which is the id of a token. Only -100 is ignored.": (
+        lambda logits, labels: _token_loss(logits, labels)[labels > 0].mean()
+    ),
+    "That scores each label with the logits of the position before. A masked language model does "
+    "not shift.": (
+        lambda logits, labels: cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    ),
+    "The softmax goes over the wrong dimension. Probabilities add up to 1 over the vocabulary, the "
+    "last dimension.": (
+        lambda logits, labels: _token_loss(logits, labels, dim=1)[labels != -100].mean()
+    ),
+    "That is minus the mean of the logits: the softmax is missing.": _from_rows(lambda rows: rows),
+    "The softmax goes over the wrong dimension. After `logits[scored]` the first dimension holds "
+    "the labelled positions; probabilities add up to 1 over the vocabulary, the last one.": (
+        _from_rows(lambda rows: rows.log_softmax(0))
+    ),
+    "Right for small logits. For the logits [300, 0, 0, 0] and the label 1 it gives infinity, and "
+    "the loss there is 300: a probability became 0 before its logarithm was taken. Use "
+    "log_softmax.": _from_rows(lambda rows: rows.softmax(-1).log()),
+    CHANGED: _scored_in_place,
+}
+check_loss_by_hand.mistakes += [(wrong, said) for said, wrong in _said_of_losses.items()]
 
 
 # Exercise 2
@@ -220,85 +177,60 @@ def check_loss_gradient(logits, labels):
     return _gradient(logits, labels)
 
 
-def _gradient_of_sum(logits, labels):
-    return _gradient(logits, labels) * (labels != -100).sum()
-
-
-check_loss_gradient.mistake(
-    "That is the gradient of the sum. The loss is a mean: divide by the labels."
-)(_gradient_of_sum)
-sizes = {"number of all positions": torch.numel, "length of a row": _length, "number of rows": len}
-for words, size in sizes.items():
-    check_loss_gradient.mistake(
-        f"That is divided by the {words}. The loss is a mean over the labelled positions."
-    )(lambda logits, labels, size=size: _gradient_of_sum(logits, labels) / size(labels))
-
-
-@check_loss_gradient.mistake(
-    "The sign is turned round: a step against the gradient must make the label likelier."
-)
-def _(logits, labels):
-    return -_gradient(logits, labels)
-
-
-@check_loss_gradient.mistake(
-    "The probabilities are there, but nothing is taken from the one at the label."
-)
-def _(logits, labels):
-    return _gradient(logits, labels, answers=0)
-
-
-@check_loss_gradient.mistake(
-    "The ignored positions have a gradient: the probabilities. They are not in the loss, so theirs "
-    "is 0."
-)
-def _(logits, labels):
+def _ignored_as_probabilities(logits, labels):
     gradient, scored = logits.softmax(-1), labels != -100
     gradient[scored] -= one_hot(labels[scored], logits.shape[-1])
     return gradient / scored.sum()
 
 
-@check_loss_gradient.mistake(
-    "The ignored positions are treated as if their label were id 0. Their gradient is 0."
-)
-def _(logits, labels):
-    return _gradient(logits, labels, ignored=1.0)
-
-
-@check_loss_gradient.mistake(
-    "That starts from the logits. The gradient starts from the probabilities: softmax first."
-)
-def _(logits, labels):
-    return _gradient(logits, labels, start=logits)
-
-
-@check_loss_gradient.mistake(
-    "The softmax goes over the wrong dimension. Probabilities add up to 1 over the vocabulary, the "
-    "last dimension."
-)
-def _(logits, labels):
-    return _gradient(logits, labels, start=logits.softmax(1))
-
-
-@check_loss_gradient.mistake(
-    "Those are the rows of the scored positions alone. A gradient has the shape of what it belongs "
-    "to, the logits, with 0 at the ignored positions."
-)
-def _(logits, labels):
-    return _gradient(logits, labels)[labels != -100]
-
-
-@check_loss_gradient.mistake(
-    "Your function returns a list, not a tensor. The gradient has one number for each logit."
-)
-def _(logits, labels):
-    return _gradient(logits, labels).tolist()
-
-
-@check_loss_gradient.mistake(CHANGED)
-def _(logits, labels):
+def _changed(logits, labels):
     logits -= logits.logsumexp(-1, keepdim=True)
     return _gradient(logits, labels)
+
+
+def _divided(size):
+    """Return the wrong answer that divides the gradient of the sum by another number."""
+    return lambda logits, labels: _gradient(logits, labels) * (labels != -100).sum() / size(labels)
+
+
+_said_of_gradients = {
+    "That is the gradient of the sum. The loss is a mean: divide by the labels.": (
+        _divided(lambda labels: 1)
+    ),
+    "That is divided by the number of all positions. The loss is a mean over the labelled "
+    "positions.": _divided(torch.numel),
+    "That is divided by the length of a row. The loss is a mean over the labelled positions.": (
+        _divided(lambda labels: labels.shape[1])
+    ),
+    "That is divided by the number of rows. The loss is a mean over the labelled positions.": (
+        _divided(len)
+    ),
+    "The sign is turned round: a step against the gradient must make the label likelier.": (
+        lambda *case: -_gradient(*case)
+    ),
+    "The probabilities are there, but nothing is taken from the one at the label.": (
+        lambda *case: _gradient(*case, answers=0)
+    ),
+    "The ignored positions have a gradient: the probabilities. They are not in the loss, so theirs "
+    "is 0.": _ignored_as_probabilities,
+    "The ignored positions are treated as if their label were id 0. Their gradient is 0.": (
+        lambda *case: _gradient(*case, ignored=1.0)
+    ),
+    "That starts from the logits. The gradient starts from the probabilities: softmax first.": (
+        lambda logits, labels: _gradient(logits, labels, start=logits)
+    ),
+    "The softmax goes over the wrong dimension. Probabilities add up to 1 over the vocabulary, the "
+    "last dimension.": lambda logits, labels: _gradient(logits, labels, start=logits.softmax(1)),
+    "Those are the rows of the scored positions alone. A gradient has the shape of what it belongs "
+    "to, the logits, with 0 at the ignored positions.": (
+        lambda logits, labels: _gradient(logits, labels)[labels != -100]
+    ),
+    "Your function returns a list, not a tensor. The gradient has one number for each logit.": (
+        lambda *case: _gradient(*case).tolist()
+    ),
+    CHANGED: _changed,
+}
+check_loss_gradient.mistakes += [(wrong, said) for said, wrong in _said_of_gradients.items()]
 
 
 # Losses to compare with
@@ -347,41 +279,34 @@ def losses_on_five_sentences(tokenizer, model):
 def loss_grid(input_ids, labels, token_losses, tokenizer):
     """F7: from a batch and the -log p of each label to its loss, with two wrong ways out."""
     scored, each = labels != -100, token_losses.flatten()
-    ids = torch.where(scored, labels, input_ids)  # at a scored position the answer is shown
-    tokens = [tokenizer.convert_ids_to_tokens(row) for row in ids]
-    words = tokenizer.convert_ids_to_tokens(labels[scored])
-    total, positions, mean = each.sum(), labels.numel(), each.mean()
-    rows = torch.stack([row.mean() for row in each.split(scored.sum(1).tolist())]).mean()
+    total, rows = each.sum(), each.split(scored.sum(1).tolist())
+    by_all = f"/ {labels.numel()} positions = {total / labels.numel():.2f}"
+    by_row = f"mean of row means = {torch.stack([row.mean() for row in rows]).mean():.2f}"
+    mean = f"{total:.2f} / {len(each)} = {each.mean():.2f}"
     canvas, axes = drawing(12, 7.6)
-    for y, row in enumerate(tokens):
-        for x, token in enumerate(row):
-            blue, grey = (COLOURS["scored"], "white"), (PALE, COLOURS["ignored"])
-            fill, colour = blue if scored[y, x] else grey
-            box(axes, x, y, token, fill=fill, colour=colour)
-    for lane, word, loss in zip((2.6, 4.6, 6.6), words, each, strict=True):
-        arrow(axes, (lane, 2.15), (lane, 2.75), COLOURS["scored"])
-        axes.text(lane, 3.05, plain(word), ha="center", color=COLOURS["scored"], weight="bold")
-        axes.text(lane, 3.95, f"{(-loss).exp():.2f}", ha="center", fontsize=14)
-        axes.text(lane, 4.95, f"{loss:.2f}", ha="center", fontsize=14)
-    for line, text in ((3.95, "p"), (4.95, "−ln p"), (6.05, "sum"), (7.15, "loss")):
-        axes.text(0.1, line, text, fontsize=13)
-    axes.plot((2, 7.2), (5.25, 5.25), color=COLOURS["scored"])
-    axes.text(4.6, 6.05, f"{total:.2f}", ha="center", fontsize=14)
-    axes.text(4.6, 7.15, f"{total:.2f} / {len(each)} = {mean:.2f}", ha="center", fontsize=15,
-              color=COLOURS["right"], weight="bold")  # fmt: skip
-    for line, text in ((6.05, f"/ {positions} positions = {total / positions:.2f}"),
-                       (7.15, f"mean of row means = {rows:.2f}")):  # fmt: skip
-        axes.text(7.9, line, f"✗ {text}", color=COLOURS["ignored"], fontsize=11)
+    ids = torch.where(scored, labels, input_ids)  # at a scored position the answer is shown
+    for y, (row, here) in enumerate(zip(ids, scored, strict=True)):
+        looks = ["scored" if blue else "ignored" for blue in here]
+        cells(axes, 0, y, tokenizer.convert_ids_to_tokens(row), looks)
+    words = tokenizer.convert_ids_to_tokens(labels[scored])
+    for x, word, loss in zip((2.5, 4.5, 6.5), words, each, strict=True):
+        cells(axes, x - 0.75, 2.5, [word], ["scored"], width=1.5, height=0.9, size=13)
+        axes.text(x, 4.25, f"{(-loss).exp():.2f}", ha="center", size=14)
+        axes.text(x, 5.15, f"{loss:.2f}", ha="center", size=14)
+    axes.plot((1.75, 7.25), (5.4, 5.4), color=COLOURS["scored"])
+    axes.text(4.5, 6.15, f"{total:.2f}", ha="center", size=14)
+    axes.text(4.5, 7.2, mean, ha="center", size=15, color=COLOURS["right"], weight="bold")
+    for y, name in ((3.1, "scored"), (4.25, "p"), (5.15, "−ln p"), (6.15, "sum"), (7.2, "loss")):
+        axes.text(0.1, y, name, size=13)
+    for y, wrong in ((6.15, by_all), (7.2, by_row)):
+        axes.text(7.9, y, f"✗ {wrong}", color=COLOURS["ignored"], size=11)
+    told = ", ".join(f"{word} with -ln p {x:.2f}" for word, x in zip(words, each, strict=True))
     return finish(
         canvas,
-        alt=f"A grid of {positions} positions. {positions - len(each)} are grey: ignored. "
-        f"{len(each)} are blue: "
-        + ", ".join(f"{w} with -ln p {x:.2f}" for w, x in zip(words, each, strict=True))
-        + f". Their sum {total:.2f} divided by {len(each)} is the loss, {mean:.2f}. In grey the "
-        f"wrong ways out: divided by all {positions} positions {total / positions:.2f}, mean of "
-        f"the row means {rows:.2f}.",
-        caption="From positions to the loss: keep the scored ones, take -ln p of the label, add, "
-        "divide by how many there are.",
+        alt=f"A grid of {labels.numel()} positions. {(~scored).sum()} are grey: ignored. "
+        f"{len(each)} are blue: {told}. The loss is their mean, {mean}. In grey the wrong ways "
+        f"out: {by_all}; {by_row}.",
+        caption="Keep the scored positions, take -ln p of each label, add, divide by their number.",
     )
 
 
@@ -402,14 +327,14 @@ def loss_ladder(losses):
         below = name == "guessing"  # its rung is close to the one above it
         place = {"va": "top" if below else "bottom", "color": colour}
         y = loss - 0.15 if below else loss + 0.1
-        axes.text(0, y, f"{loss:.1f}  {name}", weight="bold", fontsize=13, **place)
+        axes.text(0, y, f"{loss:.2f}  {name}", weight="bold", fontsize=13, **place)
         axes.text(1, y, means[name], ha="right", fontsize=12, **place)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.4, 11.6), xticks=[], ylabel="loss (nats)")
     axes.spines["bottom"].set_visible(False)
     return finish(
         canvas,
         alt="A ladder of losses. "
-        + " ".join(f"{loss:.1f}: {name}, {means[name]}." for name, loss in losses.items()),
+        + " ".join(f"{loss:.2f}: {name}, {means[name]}." for name, loss in losses.items()),
         caption="What the size of a loss tells, for a vocabulary of 30,522 tokens.",
     )
 
@@ -440,7 +365,9 @@ def gradients(tokens, labels, at_logits, at_inputs):
     canvas, panels = figure(2, 1, sharex=True)
     colours = [COLOURS["ignored" if label == -100 else "scored"] for label in labels]
     said = []
-    for axes, name, sizes in zip(panels, ("logits", "input"), (at_logits, at_inputs), strict=True):
+    for axes, name, sizes in zip(
+        panels, ("logits", "embeddings"), (at_logits, at_inputs), strict=True
+    ):
         axes.bar(range(len(tokens)), sizes, color=colours)
         for position, size in enumerate(sizes):
             if size == 0:
