@@ -112,16 +112,8 @@ def test_alignment_html_survives_an_untrusted_notebook(tokenizer):
     for table in (table_of(tokenizer, IDS, LABELS), table_of(tokenizer, long, long)):
         reader = Reader(html(table))
         assert reader.open == []
-        assert {t for t, _ in reader.tags} <= {
-            "div",
-            "table",
-            "caption",
-            "tbody",
-            "tr",
-            "th",
-            "td",
-            "p",
-        }
+        allowed = {"div", "table", "caption", "tbody", "tr", "th", "td", "p"}
+        assert {t for t, _ in reader.tags} <= allowed
         assert {a for _, attributes in reader.tags for a in attributes} <= {"style", "scope"}
 
 
@@ -141,9 +133,7 @@ def test_alignment_colours_are_readable_in_both_themes():
             text = text if len(text) == 7 else "#" + "".join(2 * c for c in text[1:])
             assert contrast(background.group(1), text) >= 4.5, name
         else:
-            assert "color:" not in style.replace("border-bottom", ""), (
-                "plain text takes the theme's"
-            )
+            assert "color:" not in style.replace("border-bottom", ""), "it takes the theme's"
     opacity = float(re.search(r"opacity:([.\d]+)", STYLES["muted"]).group(1))
     for page, ink in (("#ffffff", 0x21), ("#111111", 0xDE)):  # the themes of JupyterLab
         paper = int(page[1:3], 16)

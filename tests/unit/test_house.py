@@ -29,18 +29,18 @@ def imports(name):
     return {module for module in found & set(MODULES) if module not in (name, "mlmtutor")}
 
 
-def test_no_module_is_longer_than_500_lines():
+def test_modules_have_at_most_500_lines():
     lines = {n: sum(map(bool, p.read_text("utf-8").split("\n"))) for n, p in MODULES.items()}
     assert {name: count for name, count in lines.items() if count > 500} == {}
 
 
-def test_nothing_imports_upward():
+def test_modules_import_nothing_upward():
     upward = {
         (name, used) for name in MODULES for used in imports(name) if floor(used) > floor(name)
     }
     assert upward == set()
 
 
-def test_no_module_imports_itself_by_way_of_others():
+def test_modules_import_in_no_circle():
     graph = {name: imports(name) for name in MODULES}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES) - 1

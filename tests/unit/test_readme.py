@@ -13,7 +13,7 @@ from tools import lessons
 README = (stored.ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_code_runs():
+def test_readme_code_runs():
     answer, doctor = re.findall(r"```python\n(.*?)```", README, re.S)
     assert answer.count(">>>") == 6
     code = doctest.DocTestParser().get_doctest(answer + doctor, {}, "README", "README.md", 0)
@@ -21,7 +21,7 @@ def test_the_code_runs():
     assert (results.failed, results.attempted) == (0, 8)
 
 
-def test_the_table_is_what_the_tokenizer_says(tutor):
+def test_readme_table_is_what_the_tokenizer_says(tutor):
     model, tokenizer = tutor
     rows = {
         cells[0].strip(" `"): [cell.strip(" *") for cell in cells[1:]]
@@ -40,7 +40,7 @@ def test_the_table_is_what_the_tokenizer_says(tutor):
     torch.testing.assert_close(out.loss, alone)
 
 
-def test_every_link_leads_to_a_file():
+def test_readme_links_lead_to_files():
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert len(links) > 5
     for link in links:
@@ -52,7 +52,7 @@ def test_readme_lists_every_lesson_as_generated():
 
 
 @pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
-def test_every_make_target_that_is_named_exists(file):
+def test_make_targets_that_are_named_exist(file):
     text = (stored.ROOT / file).read_text("utf-8")
     makefile = (stored.ROOT / "Makefile").read_text("utf-8")
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M))
@@ -60,7 +60,7 @@ def test_every_make_target_that_is_named_exists(file):
     assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
 
 
-def test_no_file_names_a_registry_host_or_a_path_of_a_machine():
+def test_files_name_no_registry_host_and_no_path_of_a_machine():
     tracked = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=stored.ROOT, capture_output=True, text=True, check=True,

@@ -112,17 +112,6 @@ def test_top_predictions_fall_and_sum_to_one(pair):
     assert all(tokenizer.convert_tokens_to_ids(p.token) == p.token_id for p in row)
 
 
-def test_top_predictions_come_in_the_order_of_the_text():
-    tokenizer, model = bert()
-    [first, second] = top_predictions("[MASK] cat [MASK]", tokenizer, model)
-    ids = tokenizer("[MASK] cat [MASK]", return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        probabilities = model.eval()(input_ids=ids).logits[0].softmax(-1)
-    assert first[0].probability == pytest.approx(probabilities[1].max().item())
-    assert second[0].probability == pytest.approx(probabilities[3].max().item())
-    assert abs(first[0].probability - second[0].probability) > 0.001, "the masks must differ"
-
-
 def test_top_predictions_show_an_id_without_a_token_as_a_question_mark():
     tokenizer, model = bert(extra_ids=3)
     [row] = top_predictions("[MASK]", tokenizer, model, k=model.config.vocab_size)
@@ -197,14 +186,6 @@ def test_scoring_takes_a_head_without_output_embeddings():
     expected = one_by_one("the cat sat", wordpiece(), model)
     assert score.log_probabilities == pytest.approx(expected, abs=1e-5)
     assert len(top_predictions("the [MASK] sat", wordpiece(), model)) == 1
-
-
-def test_pseudo_log_likelihood_of_the_embedded_model(tutor):
-    model, tokenizer = tutor
-    text = "She drank cold water."
-    score = pseudo_log_likelihood(text, tokenizer, model)
-    assert score.tokens == ("she", "drank", "cold", "water", ".")
-    assert score.log_probabilities == pytest.approx(one_by_one(text, tokenizer, model), abs=1e-3)
 
 
 def watch(model):

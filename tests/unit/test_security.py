@@ -84,7 +84,7 @@ def unpickling(source):
     return found
 
 
-def test_no_source_loads_a_pickle_or_remote_code():
+def test_sources_load_no_pickle_and_no_remote_code():
     found = {name: unpickling(source) for name, source in python_sources()}
     assert len(found) > 200
     assert {name for name, what in found.items() if what} == {"tests/unit/test_security.py"}

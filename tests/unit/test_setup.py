@@ -124,7 +124,7 @@ def test_make_without_a_target_lists_the_targets(project):
         ("lessons", "-m tools.lessons"),
     ],
 )
-def test_each_target_sets_up_and_passes_options_on(project, target, command):
+def test_make_targets_set_up_and_pass_options_on(project, target, command):
     options = ["TEST_ARGS=-k show", "LAB_ARGS=--no-browser --port 9999"]
     done = call(project, command=("make", target, *options))
     assert done.returncode == 0, done.stderr

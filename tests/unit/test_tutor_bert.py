@@ -87,15 +87,6 @@ def test_tutor_bert_tokenizer_is_that_of_bert_base_uncased(tokenizer):
     assert (tokenizer.mask_token_id, tokenizer.unk_token_id) == (103, 100)
 
 
-def test_tutor_bert_padding_does_not_change_the_answer(model, tokenizer):
-    short, long = "I want to [MASK] the world.", "She opened the [MASK] and walked into the room."
-    batch = tokenizer([short, long], padding=True, return_tensors="pt")
-    with torch.no_grad():
-        together = model(**batch).logits[0, 4]
-        alone = model(**tokenizer(short, return_tensors="pt")).logits[0, 4]
-    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
-
-
 def test_cloze_sentences_are_fair(cloze, tokenizer):
     assert len(cloze) >= 60
     assert len({sentence["text"] for sentence in cloze}) == len(cloze)
