@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import html
 import importlib.util
+import itertools
 import pathlib
 import re
 import shutil
@@ -37,7 +38,6 @@ from pygments.lexers import PythonLexer
 
 from tools.lessons import GENERATED, ROOT, lesson_paths, read, tags, title
 
-WIDTH, HEIGHT = 1280, 720  # pixels of a slide; reveal.js scales it to the screen
 COLUMNS = 88  # characters of a line of code
 LINES = 20  # lines of code beside each other on one turn
 ROOM = 560  # characters of a slide for what is asked and the text in front of it
@@ -45,7 +45,7 @@ BESIDE = 160  # characters that a figure leaves room for
 FILES = ["dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE"]
 STYLE = "github-light-high-contrast"
 
-EXERCISE = re.compile(r"### (Exercise \d) \((\w+), (\d+ minutes)\)\n+(.*)", re.S)
+EXERCISE = re.compile(r"### (Exercise \d) \((\w+), (\d+ minutes)\)")
 PREDICT = "**Predict.**"
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 PAGE = """<!doctype html>
@@ -104,11 +104,6 @@ def reveal_folder():
             "Call: make setup"
         )
     return pathlib.Path(found.origin).parent / "_static" / "revealjs"
-
-
-def render(text):
-    """Return HTML of Markdown."""
-    return MARKDOWN.render(text)
 
 
 def paragraphs(text):
@@ -214,65 +209,75 @@ def printed(item):
     return "\n".join("\n".join(textwrap.wrap(line, COLUMNS, **cut)) for line in lines)
 
 
+def seen(cell, after, heading, text):
+    """Return the slide of a cell, without its code, and the paragraph that reads what it shows."""
+    kind = "figure" if "figure" in tags(cell) else "code"
+    asks, reading = asked(text)
+    slide = Slide(kind, heading, asks, outputs=cell.outputs, notes=text)
+    if kind == "figure":  # it shows what its cell prints, and needs the room
+        prints = [item for item in cell.outputs if item.output_type == "stream"]
+        slide.outputs = [item for item in cell.outputs if item not in prints]
+        slide.notes += "".join(f"\n\n```\n{printed(item)}\n```" for item in prints)
+    read_after = PREDICT in asks or (kind == "code" and cell.outputs)
+    if not reading and read_after and after.cell_type == "markdown":
+        reading = after.source.split("\n\n")[0]
+    slide.reads = first_sentence(reading)
+    if not slide.reads:
+        return slide, ""
+    slide.notes += f"\n\n{'Answer: ' * (PREDICT in asks)}{reading}"
+    return slide, reading
+
+
 def deck(notebook):
     """Return the slides of a lesson."""
     head, about = (cell.source for cell in notebook.cells[:2])
     slides = [Slide("title", title(notebook), "\n\n".join(paragraphs(head)), notes=about)]
     heading, text, earlier, shown, reading = "", "", [], set(), ""
-    for cell, after in zip(notebook.cells[2:], [*notebook.cells[3:], None], strict=True):
+    for cell, after in itertools.pairwise(notebook.cells[2:]):
         marks, source = {*tags(cell)}, cell.source
+        if GENERATED & marks or {"exercise", "solution"} & marks:
+            continue
         if cell.cell_type == "markdown":
-            if GENERATED & marks:
-                continue
             if found := re.search(r"^##+ (.+)$", source, re.M):
                 slides[-1].notes += text  # no slide came to take it
                 heading, text = found[1], ""
             if found := EXERCISE.match(source):
-                name, level, time, task = found.groups()
-                task, stub = "\n\n".join(paragraphs(task)), statements(after.source)[0][1]
-                hints = f"It is {level}."
-                slides.append(Slide("exercise", f"{name}: {time}", task, [stub], notes=hints))
+                name, level, time = found.groups()
+                stub = [statements(after.source)[0][1]]
+                slide = Slide("exercise", f"{name}: {time}", code=stub, notes=f"It is {level}.")
             elif heading == "Summary":
-                slides.append(Slide("summary", heading, "\n\n".join(paragraphs(source))))
+                slide = Slide("summary", heading)
             else:
-                text += "\n\n" + source.removeprefix(reading)
-                if "slide" in marks and "\n| ---" in source:
-                    before, table, rest = re.split(r"((?:^\|.*\n?)+)", text, maxsplit=1, flags=re.M)
-                    lead = paragraphs(before)[-1:]
-                    slides.append(Slide("table", heading, aloud("\n\n".join([*lead, table]))))
-                    slides[-1].notes, text = text, rest
-            reading = ""
-        elif not {"exercise", "solution"} & marks:
-            code = statements(source)
-            if {"slide", "figure"} & marks:
-                kind = "figure" if "figure" in marks else "code"
-                asks, reading = asked(text)
-                slide = Slide(kind, heading, asks, outputs=cell.outputs, notes=text)
-                follows = (
-                    after.source if after is not None and after.cell_type == "markdown" else ""
-                )
-                if not reading and (PREDICT in asks or (kind == "code" and cell.outputs)):
-                    reading = follows.split("\n\n")[0]
-                slide.reads = first_sentence(reading)
-                if slide.reads:
-                    answers = "Answer: " if PREDICT in asks else ""
-                    slide.notes += f"\n\n{answers}{reading}"
-                if kind == "code":
-                    names = {name for node, _ in code for name in used(node)}
-                    texts = needed(names, earlier, shown), [part for _, part in code]
-                    shown |= {part for some in texts for part in some}
-                    slide.code = [wrapped("\n".join(some)) for some in texts if some]
+                slide, text = None, text + "\n\n" + source.removeprefix(reading)
+            if slide:
+                slide.asks = "\n\n".join(paragraphs(source))
                 slides.append(slide)
-                text, reading = "", reading if slide.reads else ""
-            elif "proof" not in marks:  # what leads to code that is on no slide is left out
-                text = re.sub(r"[^.?!\n]*:\s*$", "", text)
-            earlier += code
+            elif "slide" in marks and "\n| ---" in source:
+                before, table, rest = re.split(r"((?:^\|.*\n?)+)", text, maxsplit=1, flags=re.M)
+                asks = aloud("\n\n".join([*paragraphs(before)[-1:], table]))
+                slides.append(Slide("table", heading, asks, notes=before + table))
+                text = rest
+            reading = ""
+            continue
+        code = statements(source)
+        if {"slide", "figure"} & marks:
+            slide, reading = seen(cell, after, heading, text)
+            if slide.kind == "code":
+                names = {name for node, _ in code for name in used(node)}
+                texts = needed(names, earlier, shown), [part for _, part in code]
+                shown |= {part for some in texts for part in some}
+                slide.code = [wrapped("\n".join(some)) for some in texts if some]
+            slides.append(slide)
+            text = ""
+        elif "proof" not in marks:  # what leads to code that is on no slide is left out
+            text = re.sub(r"[^.?!\n]*:\s*$", "", text)
+        earlier += code
     return slides
 
 
 def section(slide, name):
     """Return the HTML of a slide: the parts that stand together where they fit, and its notes."""
-    above = render(slide.asks)
+    above = MARKDOWN.render(slide.asks)
     beside = slide.kind == "figure" and PREDICT not in slide.asks and len(slide.asks) < BESIDE
     parts = [above] if above and not beside else []
     formatter = HtmlFormatter(cssclass="code", style=STYLE)
@@ -282,18 +287,17 @@ def section(slide, name):
     parts = [f'<div class="part">{part}</div>' for part in parts]
     drawn = above * beside
     for item in slide.outputs:
-        data = item.get("data", {})
-        if "text/html" in data:
-            drawn += f'<div class="drawn">{data["text/html"]}</div>'
+        if figure := item.get("data", {}).get("text/html"):
+            drawn += f'<div class="drawn">{figure}</div>'
         else:
             drawn += f'<pre class="{item.output_type}">{html.escape(printed(item))}</pre>'
     if slide.reads:
-        drawn += f'<div class="fragment reads">{render(slide.reads)}</div>'
+        drawn += f'<div class="fragment reads">{MARKDOWN.render(slide.reads)}</div>'
     if drawn:
         parts.append(f'<div class="part{" fragment" * bool(parts)}">{drawn}</div>')
     body = "".join(parts).replace("<p><strong>Predict.", '<p class="predict"><strong>Predict.')
     level = "h1" if slide.kind == "title" else "h2"
-    notes = render("\n\n".join(paragraphs(slide.notes)))
+    notes = MARKDOWN.render("\n\n".join(paragraphs(slide.notes)))
     return (
         f'<section class="{slide.kind}"><{level}>{MARKDOWN.renderInline(slide.heading)}</{level}>'
         f'<div class="fit">{body}</div><p class="lesson">{name}</p>'
@@ -302,28 +306,26 @@ def section(slide, name):
 
 
 def build(out):
-    """Write a page for each lesson that has slides, and the list of them; return their names."""
+    """Write a page for each lesson, and the list of them; return its entries."""
     shutil.rmtree(out, ignore_errors=True)  # stale files of lessons that were renamed
     (out / "reveal").mkdir(parents=True)
     for file in FILES:
         shutil.copy(reveal_folder() / file, out / "reveal")
     colours = HtmlFormatter(style=STYLE).get_style_defs(".code")
     layout = (ROOT / "tools" / "slides.css").read_text("utf-8")
-    (out / "slides.css").write_text(f"{layout}\n{colours}\n", encoding="utf-8", newline="\n")
+    (out / "slides.css").write_text(f"{layout}\n{colours}\n", "utf-8")
     shutil.copy(ROOT / "tools" / "slides.js", out)
-    items, names = [], []
+    items = []
     for path in lesson_paths()[1:]:
         notebook = read(path)
         called, slides = html.escape(title(notebook)), deck(notebook)
         name = f"{path.stem[:2]} {called}"
         body = DECK.format(slides="\n".join(section(slide, name) for slide in slides))
-        text = PAGE.format(title=called, body=body)
-        (out / f"{path.stem}.html").write_text(text, encoding="utf-8", newline="\n")
+        (out / f"{path.stem}.html").write_text(PAGE.format(title=called, body=body), "utf-8")
         items.append(f'<li><a href="{path.stem}.html">{name}</a>, {len(slides)} slides</li>')
-        names.append(path.stem)
     index = PAGE.format(title="Slides", body=INDEX.format(items="\n".join(items)))
-    (out / "index.html").write_text(index, encoding="utf-8", newline="\n")
-    return names
+    (out / "index.html").write_text(index, "utf-8")
+    return items
 
 
 def main():

@@ -71,9 +71,7 @@ def folder(tmp_path_factory):
 
 def open_deck(browser, path):
     """Return a page that shows a deck, and the list of what it complains about or asks for."""
-    page = browser.new_page(
-        viewport={"width": slides.WIDTH, "height": slides.HEIGHT}, reduced_motion="reduce"
-    )
+    page = browser.new_page(viewport={"width": 1280, "height": 720}, reduced_motion="reduce")
     complaints = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
