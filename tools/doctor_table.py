@@ -218,7 +218,7 @@ Each statistical rule asks for the exact binomial probability of what it sees, a
 {ALPHA:g}; a few short sentences cannot reach that. What is drawn together counts once: a span, or a
 whole word. With a known recipe three rules test rates and shares, in both directions; without one
 `never-replaced`, `everything-labelled`, `same-mask-rows`, `same-mask-epochs`, `whole-rows`,
-`one-answer`, `constant-replacement` and `random-special` remain.
+`one-answer`, `word-without-space`, `constant-replacement` and `random-special` remain.
 """
 
 

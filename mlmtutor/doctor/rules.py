@@ -1,9 +1,9 @@
 """What a rule is, what it returns, and the tables in which all rules stand.
 
-A rule is a small function that looks for one thing. They run in the order in which they were
-registered. A mistake is often visible in many ways, so a rule names the findings that would
-explain what it sees (``unless``) and is silent after one of them: one mistake gives one finding,
-at its cause.
+A rule is a small function that looks for one thing. mlmtutor's own run in the order of
+``rules.toml``, and yours after them. A mistake is often visible in many ways, so a rule names the
+findings that would explain what it sees (``unless``) and is silent after one of them: one mistake
+gives one finding, at its cause.
 """
 
 import html
@@ -162,12 +162,19 @@ def _code(text: str) -> str:
 
 
 class Problem(NamedTuple):
-    """What a rule returns; the table adds the code, and the positions of ``where``."""
+    """What a rule returns; the table adds the code, and the positions of ``where``.
+
+    Attributes:
+        message: what was found.
+        fix: what to write instead; left out where the row of the rule says it.
+        where: bool (rows, columns): the positions that the finding names.
+        severity: where it differs from that of the rule.
+    """
 
     message: str
-    fix: str = ""  # empty where it stands in the row of the rule
-    where: torch.Tensor | None = None  # bool (rows, columns)
-    severity: str | None = None  # where it differs from that of the rule
+    fix: str = ""
+    where: torch.Tensor | None = None
+    severity: str | None = None
 
 
 Function = Callable[[Any], Problem | str | None]
