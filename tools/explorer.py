@@ -22,6 +22,9 @@ import sys
 import tempfile
 import warnings
 
+import torch
+
+from mlmtutor import load_tutor
 from tools import atomic
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -106,9 +109,6 @@ def export(path):
     is stored once, although the head multiplies by it as well. What multiplies is stored as it is
     multiplied by, so that a browser need not turn it round.
     """
-    import torch
-
-    from mlmtutor import load_tutor
 
     class EightBits(torch.nn.Module):
         def __init__(self, matrix):
@@ -212,35 +212,15 @@ def tour():
     return [{"state": states.get(step.get("case")), **step} for step in steps]
 
 
-def tensors(state, tokenizer):
-    """Return input_ids, attention_mask and labels of a state, each of the shape (1, n)."""
-    import torch
-
-    batch = tokenizer(state["text"], return_tensors="pt")
-    more = state.get("padding", 0)
-    ids = torch.nn.functional.pad(batch["input_ids"], (0, more), value=tokenizer.pad_token_id)
-    mask = torch.nn.functional.pad(batch["attention_mask"], (0, more))
-    labels = torch.full_like(ids, -100)
-    for position, token_id in state.get("input", {}).items():
-        ids[0, int(position)] = token_id
-    for position, token_id in state.get("labels", {}).items():
-        labels[0, int(position)] = token_id
-    return ids, mask, labels
-
-
 @functools.cache
 def tutor():
     """Return the embedded model and its tokenizer."""
-    from mlmtutor import load_tutor
-
     return load_tutor(TUTOR)
 
 
 @functools.cache
 def logits(ids, mask):
     """Return the logits (n, V) of the model as it ships for one row."""
-    import torch
-
     model, _ = tutor()
     with torch.no_grad():
         return model(torch.tensor([ids]), attention_mask=torch.tensor([mask])).logits[0]
@@ -248,7 +228,15 @@ def logits(ids, mask):
 
 def rows(state):
     """Return ids, mask and labels of a state as tuples, and the logits."""
-    ids, mask, labels = (tuple(row[0].tolist()) for row in tensors(state, tutor()[1]))
+    tokenizer = tutor()[1]
+    batch, padding = tokenizer(state["text"]), state.get("padding", 0)
+    ids = batch["input_ids"] + [tokenizer.pad_token_id] * padding
+    mask = batch["attention_mask"] + [0] * padding
+    labels = [-100] * len(ids)
+    for row, name in ((ids, "input"), (labels, "labels")):
+        for position, token_id in state.get(name, {}).items():
+            row[int(position)] = token_id
+    ids, mask, labels = map(tuple, (ids, mask, labels))
     return ids, mask, labels, logits(ids, mask)
 
 

@@ -11,32 +11,20 @@ import tempfile
 import pytest
 import torch
 import transformers
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertTokenizer,
-    DataCollatorForLanguageModeling,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import BertConfig, BertForMaskedLM, Trainer, TrainingArguments
 
 from mlmtutor.model import TUTOR_FOLDER, load_tutor
 
 IDS = torch.tensor([[2, 5, 4, 7, 3]])
 LABELS = torch.tensor([[-100, -100, 6, -100, -100]])
 
-release_5 = pytest.mark.skipif(
-    int(transformers.__version__.split(".")[0]) < 5, reason="told of transformers 5"
-)
-release_4 = pytest.mark.skipif(
-    int(transformers.__version__.split(".")[0]) >= 5, reason="told of transformers 4"
-)
+VERSION = transformers.__version__
+release_5 = pytest.mark.skipif(VERSION < "5", reason="told of transformers 5")
+release_4 = pytest.mark.skipif(VERSION >= "5", reason="told of transformers 4")
 
 
 def correct(lesson, section):
-    return (
-        f"transformers {transformers.__version__} has changed: correct lesson {lesson}, {section!r}"
-    )
+    return f"transformers {VERSION} has changed: correct lesson {lesson}, {section!r}"
 
 
 @pytest.fixture
@@ -97,9 +85,9 @@ def test_the_documented_example_writes_mask_for_another_family():
 @release_5
 def test_a_vocabulary_by_the_old_keyword_is_five_tokens():
     vocabulary = str(TUTOR_FOLDER / "vocab.txt")
-    old = BertTokenizer(vocab_file=vocabulary)
+    old = transformers.BertTokenizer(vocab_file=vocabulary)
     assert len(old) == 5, correct("02", "the loader: mlmtutor/model.py refuses such a tokenizer")
-    assert len(BertTokenizer(vocabulary)) == 30522
+    assert len(transformers.BertTokenizer(vocabulary)) == 30522
 
 
 def test_the_loss_is_the_default_cross_entropy(tiny):
@@ -111,7 +99,7 @@ def test_the_loss_is_the_default_cross_entropy(tiny):
 
 
 def test_the_masking_collator_does_not_pad_labels():
-    collator = DataCollatorForLanguageModeling(load_tutor()[1])
+    collator = transformers.DataCollatorForLanguageModeling(load_tutor()[1])
     rows = [{"input_ids": [101, *[2003] * n, 102], "labels": [-100] * (n + 2)} for n in (1, 2)]
     with pytest.raises(ValueError, match="Unable to create tensor"):
         collator(rows)
@@ -123,17 +111,16 @@ def test_trainer_pads_labels_with_minus_100(tiny, tmp_path):
     args = TrainingArguments(
         tmp_path, per_device_eval_batch_size=1, report_to="none", disable_tqdm=True, use_cpu=True
     )
-    found = Trainer(tiny, args).predict(rows).label_ids
-    assert found.tolist() == [LABELS[0].tolist(), [*LABELS[0, :4].tolist(), -100]], correct(
-        "04", "Where does -100 come from?"
-    )
+    found = Trainer(tiny, args).predict(rows).label_ids.tolist()
+    right = [LABELS[0].tolist(), [*LABELS[0, :4].tolist(), -100]]
+    assert found == right, correct("04", "Where does -100 come from?")
 
 
 @release_5
 @pytest.mark.filterwarnings("ignore:Random token replacement")
 def test_whole_words_are_what_touches_in_the_text():
     tokenizer = load_tutor()[1]
-    collator = DataCollatorForLanguageModeling(tokenizer, whole_word_mask=True, seed=1)
+    collator = transformers.DataCollatorForLanguageModeling(tokenizer, whole_word_mask=True, seed=1)
     row = tokenizer("Is it open?", return_offsets_mapping=True)
     is_, _, word, mark = torch.stack(
         [collator([row])["labels"][0, 1:5] != -100 for _ in range(100)]

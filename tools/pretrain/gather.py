@@ -228,18 +228,9 @@ def sqlite_docs(root: Path) -> Iterator[str]:
     return _html_paragraphs(root / "usr/share/doc/sqlite3")
 
 
-READERS: dict[str, Callable[[Path], Iterator[str]]] = {
-    "wordnet_examples": wordnet_examples,
-    "wordnet_glosses": wordnet_glosses,
-    "sotu_modern": sotu_modern,
-    "sotu_old": sotu_old,
-    "jane_austen": jane_austen,
-    "moby_dick": moby_dick,
-    "world_english_bible": world_english_bible,
-    "python_docs": python_docs,
-    "postgresql_docs": postgresql_docs,
-    "sqlite_docs": sqlite_docs,
-}
+_READERS = (wordnet_examples, wordnet_glosses, sotu_modern, sotu_old, jane_austen, moby_dick)
+_READERS += (world_english_bible, python_docs, postgresql_docs, sqlite_docs)
+READERS: dict[str, Callable[[Path], Iterator[str]]] = {read.__name__: read for read in _READERS}
 
 
 # -- downloading and unpacking ----------------------------------------------------------------
