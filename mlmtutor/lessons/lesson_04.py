@@ -1,5 +1,6 @@
 """Lesson 04, ignore positions with -100: its exercises and its figures."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -201,11 +202,9 @@ def four_fields(tokens: Sequence[str], hidden: Sequence[bool], labels: Sequence[
     names = ((28, 2.4, "scored"), (57.5, 2.4, "ignored"), (7, 11.5, "hidden"), (7, 28, "visible"))
     for x, y, name in names:
         axes.text(x, y, name, ha="center", va="center", size=15, color=TEXT)
+    asks = {("hidden", "scored"): "find the word", ("visible", "scored"): "correct the word"}
     words = []
-    for row, column, asked in (
-        ("hidden", "scored", "find the word"), ("hidden", "ignored", "no question"),
-        ("visible", "scored", "correct the word"), ("visible", "ignored", "no question"),
-    ):  # fmt: skip
+    for row, column in itertools.product(("hidden", "visible"), ("scored", "ignored")):
         x, y = (14 if column == "scored" else 43.5), (4.5 if row == "hidden" else 21)
         cells(axes, x, y, [""], ["pale"], width=28, height=15)
         inside = [
@@ -220,6 +219,7 @@ def four_fields(tokens: Sequence[str], hidden: Sequence[bool], labels: Sequence[
             if label:
                 arrow(axes, (left + 8.6, top + 2.1), (left + 12.4, top + 2.1), TEXT)
                 cells(axes, left + 12.6, top, [label], ["scored"], width=10.4, height=4.2, size=13)
+        asked = asks.get((row, column), "no question")
         axes.text(x + 1.2, y + 12.8, asked, va="center", size=12, color=TEXT)
         words.append(f"{row} and {column}: {len(inside)} ({' '.join(t for t, _ in inside)})")
     return finish(
