@@ -69,15 +69,8 @@ html_theme_options = {
 }
 
 API = ["labels", "masking", "loss", "scoring", "alignment_table", "doctor.diagnosis"]
-API += [
-    "doctor.rules",
-    "doctor.source",
-    "releases.explain",
-    "releases.history",
-    "labelled_only",
-    "model",
-    "figure",
-]
+API += ["doctor.rules", "doctor.source", "releases.explain", "releases.history"]
+API += ["labelled_only", "model", "figure"]
 
 
 class Search(SearchEnglish):
@@ -126,15 +119,13 @@ def contents():
     core = lessons.lesson_paths()
     parts = {
         "Core": [entry(path) for path in core[:6]],
-        "Try it": ["explorer"],
+        "Try it": ["explorer", "The answer in one notebook <labels_in_bert>"],
         "In practice": [entry(path) for path in core[6:]],
         "Deeper": [entry(path) for path in lessons.deeper_paths()],
         "Look up": ["questions", "glossary", "api", "doctor", "releases"],
         "About": ["reading", "instructors", "cheat_sheet", "worksheet", "exit_quiz"],
     }
     parts["About"] += ["performance", "reliability"]
-    if (ROOT / "docs" / "labels_in_bert.ipynb").exists():
-        parts["Try it"].append("labels_in_bert")
     trees = []
     for caption, pages in parts.items():
         trees += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""]
