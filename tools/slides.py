@@ -40,7 +40,7 @@ from tools.lessons import GENERATED, ROOT, lesson_paths, read, tags, title
 
 COLUMNS = 88  # characters of a line of code
 LINES = 20  # lines of code beside each other on one turn
-ROOM = 560  # characters of a slide for what is asked and the text in front of it
+ROOM = 600  # characters of a slide for what is asked and the text in front of it
 BESIDE = 160  # characters that a figure leaves room for
 FILES = ["dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE"]
 STYLE = "github-light-high-contrast"

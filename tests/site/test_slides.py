@@ -245,7 +245,7 @@ def test_code_of_the_slides_prints_what_they_show(path, monkeypatch):
         if slide.kind == "code":
             errors = [item.ename for item in slide.outputs if item.output_type == "error"]
             expected = (
-                pytest.raises((IndexError, TypeError)) if errors else contextlib.nullcontext()
+                pytest.raises((IndexError, RuntimeError)) if errors else contextlib.nullcontext()
             )
             with expected as raised, contextlib.redirect_stdout(io.StringIO()) as out:
                 exec("\n".join(slide.code), space)
