@@ -39,20 +39,20 @@ def tiny():
 
 @release_5
 @pytest.mark.parametrize("name", ["masked_lm_labels", "lm_labels", "label", "lables"])
-def test_an_unknown_keyword_is_swallowed(tiny, recwarn, name):
+def test_unknown_keyword_is_swallowed(tiny, recwarn, name):
     loss = tiny(input_ids=IDS, **{name: LABELS}).loss
     assert loss is None, correct("01 and 10", "What happened to masked_lm_labels?")
     assert not recwarn.list, correct("01 and 10", "What happened to masked_lm_labels?")
 
 
 @release_4
-def test_an_unknown_keyword_is_a_type_error(tiny):
+def test_unknown_keyword_is_a_type_error(tiny):
     with pytest.raises(TypeError, match="unexpected keyword argument 'masked_lm_labels'"):
         tiny(input_ids=IDS, masked_lm_labels=LABELS)
 
 
 @release_5
-def test_the_number_of_items_is_swallowed(tiny):
+def test_number_of_items_is_swallowed(tiny):
     losses = [tiny(IDS, labels=LABELS, **given).loss for given in ({}, {"num_items_in_batch": 9})]
     assert torch.equal(*losses), correct("08", "Why does the loss grow with gradient accumulation?")
 
@@ -76,21 +76,21 @@ def test_accumulation_inflates_the_loss(tiny):
     )
 
 
-def test_the_documented_example_writes_mask_for_another_family():
+def test_documented_example_writes_mask_for_another_family():
     text = inspect.getdoc(BertForMaskedLM.forward)
     assert "<mask>" in text, correct("02", "How do you hide a word?")
     assert "ignored (masked)" in text, correct("04", "Is an ignored token a masked token?")
 
 
 @release_5
-def test_a_vocabulary_by_the_old_keyword_is_five_tokens():
+def test_vocabulary_by_the_old_keyword_is_five_tokens():
     vocabulary = str(TUTOR_FOLDER / "vocab.txt")
     old = transformers.BertTokenizer(vocab_file=vocabulary)
     assert len(old) == 5, correct("02", "the loader: mlmtutor/model.py refuses such a tokenizer")
     assert len(transformers.BertTokenizer(vocabulary)) == 30522
 
 
-def test_the_loss_is_the_default_cross_entropy(tiny):
+def test_loss_is_the_default_cross_entropy(tiny):
     source = inspect.getsource(BertForMaskedLM.forward)
     assert re.search(r"CrossEntropyLoss\(\)", source), correct("04", "Where does -100 come from?")
     logits = tiny(input_ids=IDS).logits
@@ -98,7 +98,7 @@ def test_the_loss_is_the_default_cross_entropy(tiny):
     assert torch.equal(tiny(input_ids=IDS, labels=LABELS).loss, expected)
 
 
-def test_the_masking_collator_does_not_pad_labels():
+def test_masking_collator_does_not_pad_labels():
     collator = transformers.DataCollatorForLanguageModeling(load_tutor()[1])
     rows = [{"input_ids": [101, *[2003] * n, 102], "labels": [-100] * (n + 2)} for n in (1, 2)]
     with pytest.raises(ValueError, match="Unable to create tensor"):

@@ -250,7 +250,7 @@ def toy(text):
      "BERT-5, x5 and GPT-2, in 03_train.ipynb", "$p(8-p)$, arXiv:1810.04805, section 3.1",
      "of lesson 04 and transformers#2946: case 3, HF forum 1202, 5 minutes"],
 )  # fmt: skip
-def test_a_number_that_is_shown_is_found(text):
+def test_number_that_is_shown_is_found(text):
     assert unmatched(toy(f"It is {text}")) == []
 
 
@@ -271,11 +271,11 @@ def test_a_number_that_is_shown_is_found(text):
         ("told. **Predict.** There are 5 tokens: is it 4 or 44 %?", "4 or 44 %"),
     ],
 )
-def test_a_changed_number_is_found_missing(text, number):
+def test_changed_number_is_found_missing(text, number):
     assert number in [statement.number for statement in unmatched(toy(f"It is {text}"))]
 
 
-def test_an_entry_of_the_list_excuses_its_own_words_alone():
+def test_entry_of_the_list_excuses_its_own_words_alone():
     [statement] = unmatched(toy("In 1730 it was 8."))
     assert entries_for(statement, [{"words": "In 1730"}])
     assert not entries_for(statement, [{"words": "in 1730"}])

@@ -48,7 +48,7 @@ def run(notebooks, checkpoint, report):
 
 
 @pytest.mark.slow
-def test_the_assertions_hold(checkpoint, tmp_path):
+def test_assertions_hold(checkpoint, tmp_path):
     done = run("notebooks", checkpoint, tmp_path / "report.xml")
     assert done.returncode == 0, done.stdout[-5000:]
     suite = xml.etree.ElementTree.parse(tmp_path / "report.xml").getroot().find("testsuite").attrib
@@ -57,7 +57,7 @@ def test_the_assertions_hold(checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_assertion_without_the_condition_would_fail(checkpoint, tmp_path):
+def test_assertion_without_the_condition_would_fail(checkpoint, tmp_path):
     # The notebook sees this checkpoint, and its assertion decides.
     source = "from mlmtutor import is_trained, load_tutor\n"
     cell = nbformat.v4.new_code_cell(
@@ -77,12 +77,12 @@ def code_of(path):
 
 
 @pytest.mark.parametrize("path", stored.PATHS, ids=stored.NAMES)
-def test_a_lesson_with_the_condition_says_what_it_is(path):
+def test_lesson_with_the_condition_says_what_it_is(path):
     with_condition = any(CONDITION in source for source in code_of(path))
     assert any("trained = is_trained(" in source for source in code_of(path)) == with_condition
 
 
-def test_the_condition_is_rare():
+def test_condition_is_rare():
     sources = "\n".join(source for path in stored.PATHS for source in code_of(path))
     assertions = len(re.findall(r"^\s*assert ", sources, re.M))
     assert 0 < sources.count(CONDITION) <= 0.06 * assertions

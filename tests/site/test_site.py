@@ -132,7 +132,7 @@ def test_every_question_leads_to_the_section_that_proves_it(site):
             assert thread in entry.small.get_text()
 
 
-def test_the_landing_page_runs_and_shows_the_table(site):
+def test_landing_page_runs_and_shows_the_table(site):
     text = (DOCS / "index.md").read_text("utf-8")
     [code] = re.findall(r"```python\n(.*?)```", text, re.S)
     case = doctest.DocTestParser().get_doctest(code, {}, "index", "docs/index.md", 0)
@@ -152,7 +152,7 @@ def test_the_landing_page_runs_and_shows_the_table(site):
     assert [row[1] for row in listed] == minutes
 
 
-def test_the_api_has_every_public_name_with_its_example(site):
+def test_api_has_every_public_name_with_its_example(site):
     page = soup(site / "api.html")
     for name in mlmtutor.__all__:
         member = getattr(mlmtutor, name)
@@ -178,7 +178,7 @@ def test_what_is_hidden_says_what_a_click_opens(site):
         assert shown == expected, name
 
 
-def test_a_lesson_links_threads_terms_and_functions_and_says_how_to_run_it(site):
+def test_lesson_links_threads_terms_and_functions_and_says_how_to_run_it(site):
     linked = collections.Counter()
     for path, name in LESSONS.items():
         page = soup(site / name).find("article")
@@ -254,7 +254,7 @@ def theme(page, name):
 
 @needs_chromium
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_loads_whole_and_is_accessible(browser, address, name):
+def test_page_loads_whole_and_is_accessible(browser, address, name):
     page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="light")
     seen = collections.defaultdict(list)
     page.on("console", lambda m: m.type in ("error", "warning") and seen["console"].append(m.text))
