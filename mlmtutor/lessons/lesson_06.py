@@ -234,7 +234,7 @@ for words, finish_wrong in {
 
 for words, wrong in {
     "A model in training mode gives you another loss: its dropout is on. Call `model.eval()` "
-    "first.": partial(_evaluate, mode=None),
+    "first.": lambda model, batches: _evaluate(model, batches, mode=None),
     "That is the loss of the last batch alone.": lambda model, batches: _evaluate(
         model, batches[-1:]
     ),
@@ -242,9 +242,11 @@ for words, wrong in {
     "top5`.": lambda model, batches: _evaluate(model, batches)[0],
     "The numbers are right, and the model comes back in another mode: an evaluation in the middle "
     "of a training would switch dropout off for the rest of it. Keep `model.training` in a name "
-    "first, and set it again.": partial(_evaluate, keep_mode=False),
+    "first, and set it again.": lambda model, batches: _evaluate(model, batches, keep_mode=False),
     "The numbers are right, and gradients are tracked: the graph of every batch takes memory. Put "
-    "`@torch.no_grad()` above the function.": partial(_evaluate, gradients=True),
+    "`@torch.no_grad()` above the function.": lambda model, batches: _evaluate(
+        model, batches, gradients=True
+    ),
 }.items():
     check_evaluate_batches.mistake(words)(wrong)
 

@@ -49,15 +49,15 @@ def trainer_step(
     """
     import transformers
 
-    rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
+    rows: Any = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
 
     class Keep(transformers.TrainerCallback):
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             self.gradient = flat_gradient(model)
 
     keep = Keep()
-    settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
-    settings |= {"learning_rate": 0.0, "max_steps": 1, "max_grad_norm": 1e9}
+    settings: dict[str, Any] = {"learning_rate": 0.0, "max_steps": 1, "max_grad_norm": 1e9}
+    settings |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps}
     given = {"train_dataset": rows, "compute_loss_func": loss_func, "callbacks": [keep]}
     trainer = quiet_trainer(model, settings=settings, **given)
     trainer.get_train_dataloader = lambda: DataLoader(rows, batch_size=size)  # in order

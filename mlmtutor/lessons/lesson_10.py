@@ -179,7 +179,7 @@ def _in_every_row(log_p, positions, ids, weights):
     return (weights * -log_p[:, positions, ids]).sum() / weights.sum()
 
 
-for said, wrong in {
+for said, wrong_loss in {
     "That is the mean over every entry, those of weight 0 included: they only fill "
     "up the rows.": lambda log_p, where, ids, weights: _surprise(log_p, where, ids).mean(),
     "The entries of weight 0 add nothing, and they are still counted: divide by the sum of the "
@@ -200,7 +200,7 @@ for said, wrong in {
     "`torch.arange(len(log_p)).unsqueeze(1)` in place of the colon.": _in_every_row,
     "Your function returns a tensor of shape (2, 4). Return one number.": _weighted,
 }.items():
-    check_positions_loss.mistake(said)(wrong)
+    check_positions_loss.mistake(said)(wrong_loss)
 
 
 def _runs_on(releases, keyword, ignored):
