@@ -17,7 +17,7 @@ from mlmtutor.model import load_tutor
 def dataflow(batch, tokenizer, logits) -> Figure:
     """Draw how one row becomes logits, (1, length, V), and its one label the loss."""
     ids, labels = (batch[name][0].tolist() for name in ("input_ids", "labels"))
-    tokens = tokenizer.convert_ids_to_tokens(ids)
+    tokens = map("{}\n{}".format, tokenizer.convert_ids_to_tokens(ids), ids)
     [here] = [i for i, label in enumerate(labels) if label != -100]
     middles, p = [12.8 + 6.9 * i for i in range(len(ids))], logits[0, here].softmax(-1)
     best = [*p.topk(4).indices.tolist(), labels[here]]
@@ -25,8 +25,8 @@ def dataflow(batch, tokenizer, logits) -> Figure:
     chances = dict(zip(words, p[best].tolist(), strict=True))
     canvas, axes = drawing(72, 45)
     for y, height, name, texts, looks in (
-        (0, 5.6, "tokens\nids", map("{}\n{}".format, tokens, ids), ("plain", "replaced")),
-        (14.4, 3, "logits", map("row {}".format, range(len(ids))), ("ignored", "scored")),
+        (0, 5.6, "tokens\nids", [*tokens], ("plain", "replaced")),
+        (14.4, 3, "logits", [f"row {i}" for i in range(len(ids))], ("ignored", "scored")),
         (40, 3.6, "labels", labels, ("ignored", "scored")),
     ):
         shown = [looks[i == here] for i in range(len(ids))]
@@ -158,8 +158,8 @@ _said_of_labels: dict[Any, Any] = {
     ),
     "You look for the id 103. That is [MASK] in the vocabulary of BERT; in another one it has "
     "another id, and mask_token_id says which.": lambda ids, old, mask: _labels(ids, old, 103),
-    _no_id(0): lambda *case: _labels(*case, rest=0),
-    _no_id(-1): lambda *case: _labels(*case, rest=-1),
+    _no_id(0): lambda ids, old, mask: _labels(ids, old, mask, rest=0),
+    _no_id(-1): lambda ids, old, mask: _labels(ids, old, mask, rest=-1),
 }
 check_labels_for_masked.mistakes += [(wrong, said) for said, wrong in _said_of_labels.items()]
 

@@ -174,14 +174,15 @@ for message, shares in {
     " 0.0% of the selected tokens became random ones": lambda mask, random: (mask, 0.0),
 }.items():
     wrong_masker(message, shares=shares)
-for message, change in {
+kinds: dict[str, dict[str, Any]] = {
     "changes a tensor": {"returns": lambda ids, on, seen, labels: (ids.copy_(seen), labels)},
     "in the wrong order": {"returns": lambda ids, on, seen, labels: (labels, seen)},
     "It should return 2 values": {"returns": lambda ids, on, seen, labels: seen},
     "replaces tokens that were not selected": {"where": torch.ones_like},
     "a row get the same": {"draws": lambda ids: {"draw": torch.rand(len(ids), 1)}},
     "Draw a random id": {"draws": lambda ids: {"random_ids": torch.randint(VOCAB_SIZE, ())}},
-}.items():
+}
+for message, change in kinds.items():
     wrong_masker(message, **change)
 
 

@@ -184,8 +184,8 @@ def three_rows(logits: torch.Tensor, labels: Sequence[int], words: Sequence[str]
         texts = [f"{chance:.2f}" for chance in chances]
         cells(axes, 8, y, texts, looks, width=10.4, height=4.8, gap=0.6, size=14)
         ink = COLOURS["scored" if label >= 0 else "ignored"]
-        for x, text in ((3.5, f"row {row}"), (44, f"{label}"), (58, loss)):
-            axes.text(x, y + 2.4, text, ha="center", va="center", size=14, color=ink)
+        for left, text in ((3.5, f"row {row}"), (44, f"{label}"), (58, loss)):
+            axes.text(left, y + 2.4, text, ha="center", va="center", size=14, color=ink)
         told.append(f"row {row}, label {label}: {loss}")
     mean = f"{sum(losses):.4f} / {len(losses)} = {sum(losses) / len(losses):.4f}"
     axes.text(66, 23, f"mean: {mean}", ha="right", va="center", size=15, color=TEXT)

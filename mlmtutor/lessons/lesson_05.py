@@ -209,12 +209,12 @@ _said_of_gradients = {
         lambda *case: -_gradient(*case)
     ),
     "The probabilities are there, but nothing is taken from the one at the label.": (
-        lambda *case: _gradient(*case, answers=0)
+        lambda logits, labels: _gradient(logits, labels, answers=0)
     ),
     "The ignored positions have a gradient: the probabilities. They are not in the loss, so theirs "
     "is 0.": _ignored_as_probabilities,
     "The ignored positions are treated as if their label were id 0. Their gradient is 0.": (
-        lambda *case: _gradient(*case, ignored=1.0)
+        lambda logits, labels: _gradient(logits, labels, ignored=1.0)
     ),
     "That starts from the logits. The gradient starts from the probabilities: softmax first.": (
         lambda logits, labels: _gradient(logits, labels, start=logits)
@@ -296,10 +296,10 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
     axes.plot((1.75, 7.25), (5.4, 5.4), color=COLOURS["scored"])
     axes.text(4.5, 6.15, f"{total:.2f}", ha="center", size=14)
     axes.text(4.5, 7.2, mean, ha="center", size=15, color=COLOURS["right"], weight="bold")
-    for y, name in ((3.1, "scored"), (4.25, "p"), (5.15, "−ln p"), (6.15, "sum"), (7.2, "loss")):
-        axes.text(0.1, y, name, size=13)
-    for y, wrong in ((6.15, by_all), (7.2, by_row)):
-        axes.text(7.9, y, f"✗ {wrong}", color=COLOURS["ignored"], size=11)
+    for at, name in ((3.1, "scored"), (4.25, "p"), (5.15, "−ln p"), (6.15, "sum"), (7.2, "loss")):
+        axes.text(0.1, at, name, size=13)
+    for at, wrong in ((6.15, by_all), (7.2, by_row)):
+        axes.text(7.9, at, f"✗ {wrong}", color=COLOURS["ignored"], size=11)
     told = ", ".join(f"{word} with -ln p {x:.2f}" for word, x in zip(words, each, strict=True))
     return finish(
         canvas,
