@@ -1,6 +1,7 @@
 """The loss of a masked language model, with logits at the labelled positions alone."""
 
 import inspect
+import math
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -143,7 +144,7 @@ def _try_once(model: PreTrainedModel, batch: dict[str, Any]) -> None:
 
 
 def _norm(tensors: list[torch.Tensor]) -> float:
-    return sum(float(x.float().square().sum()) for x in tensors) ** 0.5
+    return math.sqrt(sum(float(x.float().square().sum()) for x in tensors))
 
 
 def _two_rows(value: Any, rows: int) -> Any:
