@@ -327,7 +327,5 @@ def labelled_only_cost(stored: Mapping[str, Any]) -> Figure:
         canvas,
         alt="Two pairs of lines, all positions above labelled ones. What all positions cost more: "
         f"{', '.join(told)}.",
-        caption="A training step with logits at all positions, and at labelled positions alone: "
-        f"{stored['step']}. Measured on {stored['date']} on {stored['machine']}, with torch "
-        f"{stored['versions']['torch']}.",
+        caption="A training step with logits at all positions, and at labelled positions alone.",
     )
