@@ -82,7 +82,7 @@ def reload(model, name, seed=0):
     return loaded, set(info["missing_keys"])
 
 
-# Exercise 1
+# The exercise
 
 
 def _masked_sentences():
@@ -164,7 +164,7 @@ _said_of_labels: dict[Any, Any] = {
 check_labels_for_masked.mistakes += [(wrong, said) for said, wrong in _said_of_labels.items()]
 
 
-# Exercise 2
+# The exercise of the deeper notebook
 
 
 def _gaps():

@@ -81,7 +81,7 @@ def four_masks(batch, tokenizer, moved) -> Figure:
     )
 
 
-# Exercise `mask_word`
+# The exercise
 
 
 def _sentences():
@@ -198,7 +198,7 @@ check_mask_word.mistakes += [
 ]
 
 
-# Exercise `pad_rows`
+# The exercise of the deeper notebook
 
 
 def _rows():

@@ -9,7 +9,7 @@ import torch
 from mlmtutor.figure import COLOURS, PALE, Figure, box, drawing, figure, finish
 from mlmtutor.lessons.exercise import NOTHING, ByHand, WrongAnswer, exercise, require_like
 
-# Exercise 1
+# The exercise
 
 MASK_ID, VOCAB_SIZE = 103, 30522
 
@@ -186,7 +186,7 @@ for message, change in kinds.items():
     wrong_masker(message, **change)
 
 
-# Exercise 2
+# The exercise of the deeper notebook
 
 SPECIAL_IDS = [100, 102, 0, 101, 103]
 

@@ -20,7 +20,7 @@ def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return -logits.log_softmax(-1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
 
 
-# Exercise 1
+# The exercise
 
 
 @exercise(
@@ -98,7 +98,7 @@ check_loss_without_ignore_index.mistakes += [
 ]
 
 
-# Exercise 2
+# The exercise of the deeper notebook
 
 
 @exercise(

@@ -30,7 +30,7 @@ def two_sentences(tokenizer):
     return batch, labels
 
 
-# Exercise 1
+# The exercise
 
 
 def _token_loss(logits, labels, dim=-1):
@@ -141,7 +141,7 @@ _said_of_losses = {
 check_loss_by_hand.mistakes += [(wrong, said) for said, wrong in _said_of_losses.items()]
 
 
-# Exercise 2
+# The exercise of the deeper notebook
 
 
 def _for_gradients():
