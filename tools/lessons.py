@@ -295,7 +295,7 @@ def execute(notebook, path):
     """Run the cells in a fresh kernel, in the folder of the lesson."""
     NotebookClient(
         notebook,
-        timeout=120,
+        timeout=1200,
         kernel_name="python3",
         record_timing=False,
         store_widget_state=False,
