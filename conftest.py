@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 # Set before torch is imported, and inherited by the kernels. Stored outputs were made like this:
-# one thread, so that sums are taken in one order; the CPU; no network.
+# one thread, so that sums are taken in one order; the CPU; no network. Messages in English.
 os.environ.update(
     HF_HUB_OFFLINE="1",
     OMP_NUM_THREADS="1",
@@ -13,6 +13,7 @@ os.environ.update(
     CUDA_VISIBLE_DEVICES="",
     TOKENIZERS_PARALLELISM="false",
     PYTHONHASHSEED="0",
+    MLMTUTOR_LANG="en",
 )
 
 # Neither the tests nor what they start, kernels among it, can reach another machine.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mlmtutor._html import CELL, HEADER, STYLES, printable
+from mlmtutor._messages import translated
 from mlmtutor._validate import require_same_shape
 from mlmtutor.labels import IGNORE_INDEX
 from mlmtutor.loss import masked_lm_loss
@@ -60,17 +61,20 @@ class Alignment:
         parts = []
         for block in self.blocks:
             if len(self.blocks) > 1:
-                parts.append(block.title)
+                parts.append(translated(block.title))
             if block.lines:
                 parts.append(
                     tabulate(
-                        [[name, *(cell.text for cell in cells)] for name, cells in block.lines],
+                        [
+                            [translated(name), *(c.text for c in cells)]
+                            for name, cells in block.lines
+                        ],
                         tablefmt="plain",
                         disable_numparse=True,
                         colalign=["right"] + ["center"] * len(block.lines[0][1]),
                     )
                 )
-        return "\n".join([*parts, self.summary])
+        return "\n".join([*parts, translated(self.summary)])
 
     __repr__ = __str__
 
@@ -268,7 +272,7 @@ def _cells(
     elif is_id:
         style, scored = "scored", Cell(f"✓ {_token(tokenizer, label)}", "strong")
     else:
-        style, scored = "error", Cell("✗ not an id", "strong")
+        style, scored = "error", Cell(translated("✗ not an id"), "strong")
     cells |= {"labels": Cell(str(label), style), "scored": scored}
     if "loss" in values:
         cells["−log p(label)"] = Cell(f"{values['loss']:.2f}" if is_id else "", "strong")
@@ -278,7 +282,7 @@ def _cells(
 def _token(tokenizer: Any, token_id: int) -> str:
     """Return the token as printable text; the model may have ids the tokenizer does not know."""
     token = tokenizer.convert_ids_to_tokens(token_id) if token_id >= 0 else None
-    return "(no token)" if token is None else printable(token)
+    return translated("(no token)") if token is None else printable(token)
 
 
 def _summary(
@@ -315,7 +319,7 @@ def _summary(
 
 
 def _note(text: str, style: str) -> str:
-    return f'<p style="margin:6px 0;{STYLES[style]}">{html.escape(text)}</p>'
+    return f'<p style="margin:6px 0;{STYLES[style]}">{html.escape(translated(text))}</p>'
 
 
 def _table(block: Block, caption: str, side: str) -> str:
@@ -327,11 +331,12 @@ def _table(block: Block, caption: str, side: str) -> str:
             f'<{tag}{scope} style="{CELL}{STYLES[cell.style]}">{html.escape(cell.text)}</{tag}>'
             for cell in cells
         )
-        header = f'<th scope="row" style="{HEADER}{STYLES["muted"]}">{name}</th>'
+        header = f'<th scope="row" style="{HEADER}{STYLES["muted"]}">{translated(name)}</th>'
         rows.append(f'<tr style="background:transparent;">{header}{columns}</tr>')
     return (
         '<table style="border-collapse:separate;border-spacing:3px 2px;border:0;margin:4px 0;'
         'table-layout:auto;width:auto;">'
         f'<caption style="caption-side:{side};text-align:left;padding:4px 0;'
-        f'color:inherit;">{html.escape(caption)}</caption><tbody>{"".join(rows)}</tbody></table>'
+        f'color:inherit;">{html.escape(translated(caption))}</caption>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlmtutor._html import COLOURS as COLOURS
+from mlmtutor._messages import translated
 
 TEXT, PALE = "#1A1A2E", "#E5E7EB"  # beside the colours of the alignment table
 STYLE: Any = {
@@ -35,16 +36,16 @@ class Figure:
 
     def __repr__(self) -> str:
         """Return the words of the figure."""
-        return f"Figure: {self.caption} [{self.alt}]"
+        return f"Figure: {translated(self.caption)} [{translated(self.alt)}]"
 
     def _repr_html_(self) -> str:
         """Return HTML that an untrusted notebook keeps."""
         data = base64.b64encode(self.svg.encode()).decode()
         return (
-            f'<figure style="margin:8px 0;"><img alt="{html.escape(self.alt)}" '
+            f'<figure style="margin:8px 0;"><img alt="{html.escape(translated(self.alt))}" '
             f'style="max-width:100%;width:720px;background:#fff;" '
             f'src="data:image/svg+xml;base64,{data}"/>'
-            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
+            f"<figcaption>{html.escape(translated(self.caption))}</figcaption></figure>"
         )
 
 

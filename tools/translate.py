@@ -9,6 +9,10 @@ item, a cell of a table, a choice of the quiz. Or it is the caption or the alt t
 Each text stands once, in the catalog of the first lesson or page that has it, so that the title of
 a lesson reads the same in every link to it. Blocks of code are left alone.
 
+``mlmtutor.po`` has what the package says to a learner. Where that depends on the answer, the text
+is a template, with ``{0}`` for a value, and a comment shows it filled. ``build`` compiles this
+catalog, with the captions and alt texts, for the package.
+
 ``update`` keeps what still fits. The translation of a text that was changed is marked fuzzy, and
 the text that it was made from stands beside it. ``build`` leaves a text in English when it has no
 translation or a fuzzy one, and counts it. Links to headings lead to the translated headings.
@@ -20,17 +24,22 @@ import html
 import io
 import posixpath
 import re
+from datetime import UTC, datetime
 
 import nbformat
 from babel.messages.catalog import Catalog, Message
+from babel.messages.mofile import write_mo
 from babel.messages.pofile import denormalize, read_po, write_po
 
+from mlmtutor._messages import LOCALE as PACKAGED
 from tools import atomic
 from tools.lessons import ROOT, all_paths, anchor, lesson_paths, read, tags
+from tools.messages import said
 
 LOCALE = ROOT / "locale" / "zh_CN"
 OUT = ROOT / "build" / "zh"
 PAGES = ["notebooks/questions.md", "docs/glossary.md", "docs/cheat_sheet.md", "README.md"]
+COMPILED = PACKAGED / "zh_CN" / "LC_MESSAGES" / "mlmtutor.mo"
 TRANSLATED = 8  # the lessons that have a catalog: 00 to 07
 HEADER = r"""msgid ""
 msgstr ""
@@ -138,7 +147,34 @@ def extract():
             return text
 
         rewrite(load(document), add)
+    messages = catalogs["mlmtutor"] = {}
+    for text, place, example in said():
+        if text not in found:
+            found[text] = messages[text] = Message(text, auto_comments=[example] if example else [])
+        if text in messages and (place, None) not in messages[text].locations:
+            messages[text].locations.append((place, None))
     return catalogs
+
+
+def compiled(known, texts):
+    """Return the translations that the package has: of its own ``texts``, and those of outputs."""
+    texts = [*texts]
+    for place in documents():
+        for cell in load(place).cells:
+            for output in cell.get("outputs", []):
+                parts = OUTPUT.split(output.get("data", {}).get("text/html", ""))
+                texts += map(html.unescape, parts[2::3])
+    return {text: known[text] for text in sorted(set(texts)) if text in known}
+
+
+def mo(messages):
+    """Return the bytes of a compiled catalog: the same for the same messages."""
+    long_ago = datetime(2026, 1, 1, tzinfo=UTC)
+    catalog, file = Catalog("zh_CN", creation_date=long_ago, revision_date=long_ago), io.BytesIO()
+    for text, string in messages.items():
+        catalog[text] = Message(text, string)
+    write_mo(file, catalog)
+    return file.getvalue()
 
 
 def stored():
@@ -241,7 +277,12 @@ def main():
             fuzzy = sum(message.fuzzy for message in messages.values())
             print(f"{name}: {len(messages)} texts, {empty} empty, {fuzzy} fuzzy")
         return
-    made, counts = build(translations())
+    known = translations()
+    texts = {text for text, *_ in said()}
+    COMPILED.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(COMPILED, mo(compiled(known, texts)))
+    print(f"mlmtutor: {len(texts - known.keys())} of {len(texts)} texts stay English")
+    made, counts = build(known)
     for place, name in documents().items():
         (OUT / place).parent.mkdir(parents=True, exist_ok=True)
         atomic.write(OUT / place, dump(made[place], place))

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from mlmtutor._messages import translated
+
 Function = Callable[..., Any]
 Message = str | Callable[..., str]  # a callable gets the arguments of the case, and the answer
 
@@ -34,6 +36,9 @@ class WrongAnswer(AssertionError):
     """The answer to an exercise is wrong; the message says how."""
 
     frames: Sequence[str] = ()
+
+    def __init__(self, message: str) -> None:
+        super().__init__(translated(message))
 
     def _render_traceback_(self) -> list[str]:
         """Tell IPython to show the message, and of the frames the reader's own."""
@@ -96,9 +101,9 @@ class Exercise:
         try:
             said = self.judge(answer)
         except NotImplementedError:
-            print(NOT_WRITTEN)
+            print(translated(NOT_WRITTEN))
         else:
-            print(f"✓ {said}")
+            print(f"✓ {translated(said)}")
 
     def judge(self, answer: Function) -> str:
         """Return what a right answer proves, or raise :class:`WrongAnswer`."""
@@ -107,9 +112,8 @@ class Exercise:
             self._judge_case(answer, case)
         used = sorted(set(self.without) & set(names_in(getattr(answer, "__code__", None))))
         if used:
-            raise WrongAnswer(
-                f"The number is right, but the exercise is to do it without {used[0]}."
-            )
+            told = translated("The number is right, but the exercise is to do it without {}.")
+            raise WrongAnswer(told.format(used[0]))
         return self.says if isinstance(self.says, str) else self.says(*cases[0])
 
     def _judge_case(self, answer: Function, case: tuple[Any, ...]) -> None:
@@ -173,7 +177,7 @@ def call(
     except (NotImplementedError, WrongAnswer):
         raise
     except Exception as error:
-        told = f"Your function raises {type(error).__name__}: {error}"
+        told = translated("Your function raises {}: {}").format(type(error).__name__, error)
         for pattern, message in errors.items():
             if re.search(pattern, str(error)):
                 told = message
@@ -249,18 +253,17 @@ def paired(found: Any, right: Any, names: tuple[str, ...]) -> list[tuple[str, An
     """Return (name, found, right) for each returned value; say so if their number is wrong."""
     if isinstance(right, tuple):
         if not isinstance(found, tuple) or len(found) != len(right):
-            raise WrongAnswer(
-                f"Your function returns {described(found)}. It should return "
-                f"{len(right)} values: `return {', '.join(names)}`."
-            )
+            told = translated("Your function returns {}. It should return {} values: `return {}`.")
+            raise WrongAnswer(told.format(described(found), len(right), ", ".join(names)))
         return list(zip(names, found, right, strict=True))
     if isinstance(right, dict) and isinstance(found, dict):
-        for problem, keys in (
-            ("is missing", right.keys() - found.keys()),
-            ("should not be there", found.keys() - right.keys()),
-        ):
+        for told, keys in (
+            (translated("Your dictionary has {}: `{}` is missing."), right.keys() - found.keys()),
+            (translated("Your dictionary has {}: `{}` should not be there."),
+             found.keys() - right.keys()),
+        ):  # fmt: skip
             if keys:
-                raise WrongAnswer(f"Your dictionary has {sorted(found)}: `{min(keys)}` {problem}.")
+                raise WrongAnswer(told.format(sorted(found), min(keys)))
         return [(key, found[key], right[key]) for key in right]
     return [(*names, found, right)]
 
@@ -270,32 +273,32 @@ def require_like(found: Any, right: Any, names: tuple[str, ...], hint: str) -> N
     for name, one, other in paired(found, right, names):
         if as_number(other) is not None:
             if as_number(one) is None:
-                raise WrongAnswer(f"Your function returns {described(one)}. Return one number.")
+                told = translated("Your function returns {}. Return one number.")
+                raise WrongAnswer(told.format(described(one)))
         elif not isinstance(other, torch.Tensor):
             if type(one) is not type(other):
-                kind = type(other).__name__
-                raise WrongAnswer(
-                    f"Your function returns {described(one)}. It should return a {kind}."
-                )
+                told = translated("Your function returns {}. It should return a {}.")
+                raise WrongAnswer(told.format(described(one), type(other).__name__))
         elif not isinstance(one, torch.Tensor):
-            raise WrongAnswer(
-                f"Your {name} is a {type(one).__name__}, not a tensor. Return a tensor of shape "
-                f"{tuple(other.shape)}."
-            )
+            told = translated("Your {} is a {}, not a tensor. Return a tensor of shape {}.")
+            kind = type(one).__name__
+            raise WrongAnswer(told.format(translated(name), kind, tuple(other.shape)))
         elif one.shape != other.shape:
-            shapes = f"{tuple(one.shape)}, not {tuple(other.shape)}"
-            raise WrongAnswer(f"Your {name} has shape {shapes}. {hint}".rstrip())
+            told = translated("Your {} has shape {}, not {}. {}")
+            shapes = tuple(one.shape), tuple(other.shape)
+            raise WrongAnswer(told.format(translated(name), *shapes, translated(hint)).rstrip())
         elif one.dtype != other.dtype:
-            raise WrongAnswer(f"Your {name} has dtype {one.dtype}, not {other.dtype}.")
+            told = translated("Your {} has dtype {}, not {}.")
+            raise WrongAnswer(told.format(translated(name), one.dtype, other.dtype))
 
 
 def described(value: object) -> str:
     """Say in two words what a value is."""
     if isinstance(value, torch.Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
+        return translated("a tensor of shape {}").format(tuple(value.shape))
     if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
-    return f"a {type(value).__name__}"
+        return translated("a tuple of {}").format(len(value))
+    return translated("a {}").format(type(value).__name__)
 
 
 def first_difference(found: Any, right: Any, names: tuple[str, ...]) -> str:
@@ -304,15 +307,22 @@ def first_difference(found: Any, right: Any, names: tuple[str, ...]) -> str:
         part for part in paired(found, right, names) if not same(part[1], part[2])
     )
     if (number := as_number(other)) is not None:
-        return f"Your function returns {as_number(one):.4f}, and it should return {number:.4f}."
+        told = translated("Your function returns {:.4f}, and it should return {:.4f}.")
+        return told.format(as_number(one), number)
     if not isinstance(other, torch.Tensor):
-        return f"Your function returns {one!r}, and it should return {other!r}."
+        told = translated("Your function returns {!r}, and it should return {!r}.")
+        return told.format(one, other)
     differ = ~torch.isclose(one.double(), other.double(), atol=1e-4)
     where = tuple(differ.nonzero()[0].tolist())
-    axes = ("position",) if len(where) == 1 else ("row", "position", "entry")
-    place = ", ".join(f"{axis} {i}" for axis, i in zip(axes, where, strict=False))
+    places = (
+        translated("position {}"),
+        translated("row {}, position {}"),
+        translated("row {}, position {}, entry {}"),
+    )
+    place = places[len(where) - 1].format(*where)
     is_, should_be = (
         f"{t[where].item():.4f}" if t.is_floating_point() else f"{t[where].item()}"
         for t in (one, other)
     )
-    return f"Your {name} at {place} holds {is_}, and it should be {should_be}."
+    told = translated("Your {} at {} holds {}, and it should be {}.")
+    return told.format(translated(name), place, is_, should_be)

@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
+from mlmtutor._messages import translated
 from mlmtutor.releases.history import Release, label_history
 
 TROUBLE = re.compile(
@@ -50,7 +51,7 @@ class Explanation:
             "do": self.fix,
             "see": ", ".join(self.threads),
         }
-        return "\n".join(f"{name:8} {part}" for name, part in parts.items() if part)
+        return "\n".join(f"{translated(name):8} {part}" for name, part in parts.items() if part)
 
 
 def explain_error(error: BaseException | str) -> Explanation:
@@ -103,9 +104,11 @@ def explain_error(error: BaseException | str) -> Explanation:
     return Explanation(
         text,
         known=False,
-        means="This text is not one of those that are known here, so no guess is made.",
-        fix="If you suspect the labels, run one batch on the CPU and pass it to "
-        "mlmtutor.doctor.diagnose.",
+        means=translated("This text is not one of those that are known here, so no guess is made."),
+        fix=translated(
+            "If you suspect the labels, run one batch on the CPU and pass it to "
+            "mlmtutor.doctor.diagnose."
+        ),
     )
 
 
@@ -117,6 +120,7 @@ def _table() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
 
 def _explained(text: str, entry: dict[str, Any], match: re.Match[str]) -> Explanation:
     def filled(part: str) -> str:
+        part = translated(part)
         for name, value in match.groupdict().items():
             part = part.replace(f"<{name}>", value or "")
         return part.format(span=_Span(), places=_places())

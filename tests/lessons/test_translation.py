@@ -183,7 +183,7 @@ def kept(text):
     """Return what has to be equal in both languages: numbers, code and links."""
     code, links = re.findall(CODE, text), re.findall(LINK, text)
     rest = re.sub(rf"{CODE}|{LINK}", " ", text)
-    html, tokens = re.findall(r"<[^>]*>", rest), re.findall(r"\[[A-Z]+\]|\{n\}", rest)
+    html, tokens = re.findall(r"<[^>]*>", rest), re.findall(r"\[[A-Z]+\]|\{[^}]*\}", rest)
     return Counter(code + links + html + tokens + re.findall(NUMBER, rest))
 
 
