@@ -77,7 +77,8 @@ def four_masks(batch, tokenizer, moved) -> Figure:
     return finish(
         canvas,
         alt=f"Four strips over {len(tokens)} positions. {'; '.join(says)}.",
-        caption="Coloured: where each mask is on. Full dot: changing the mask moves this result.",
+        caption="Coloured: where each mask is on. ● a change of the mask moves this, ○ it doesn't. "
+        "The choice: which positions a masker may pick.",
     )
 
 

@@ -284,8 +284,7 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
     by_row = f"mean of row means = {torch.stack([row.mean() for row in rows]).mean():.2f}"
     mean = f"{total:.2f} / {len(each)} = {each.mean():.2f}"
     canvas, axes = drawing(12, 7.6)
-    ids = torch.where(scored, labels, input_ids)  # at a scored position the answer is shown
-    for y, (row, here) in enumerate(zip(ids, scored, strict=True)):
+    for y, (row, here) in enumerate(zip(input_ids, scored, strict=True)):
         looks = ["scored" if blue else "ignored" for blue in here]
         cells(axes, 0, y, tokenizer.convert_ids_to_tokens(row), looks)
     words = tokenizer.convert_ids_to_tokens(labels[scored])
@@ -296,7 +295,7 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
     axes.plot((1.75, 7.25), (5.4, 5.4), color=COLOURS["scored"])
     axes.text(4.5, 6.15, f"{total:.2f}", ha="center", size=14)
     axes.text(4.5, 7.2, mean, ha="center", size=15, color=COLOURS["right"], weight="bold")
-    for at, name in ((3.1, "scored"), (4.25, "p"), (5.15, "−ln p"), (6.15, "sum"), (7.2, "loss")):
+    for at, name in ((3.1, "label"), (4.25, "p"), (5.15, "−ln p"), (6.15, "sum"), (7.2, "loss")):
         axes.text(0.1, at, name, size=13)
     for at, wrong in ((6.15, by_all), (7.2, by_row)):
         axes.text(7.9, at, f"✗ {wrong}", color=COLOURS["ignored"], size=11)
@@ -304,9 +303,10 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
     return finish(
         canvas,
         alt=f"A grid of {labels.numel()} positions. {(~scored).sum()} are grey: ignored. "
-        f"{len(each)} are blue: {told}. The loss is their mean, {mean}. In grey the wrong ways "
-        f"out: {by_all}; {by_row}.",
-        caption="Keep the scored positions, take -ln p of each label, add, divide by their number.",
+        f"{len(each)} are blue: scored, and the input shows [MASK]. Their labels are {told}. The "
+        f"loss is the mean, {mean}. In grey the wrong ways out: {by_all}; {by_row}.",
+        caption="Keep the scored positions, take -ln p of each label, add, divide by their number. "
+        "Numbers are rounded only where they are shown.",
     )
 
 
@@ -335,7 +335,8 @@ def loss_ladder(losses):
         canvas,
         alt="A ladder of losses. "
         + " ".join(f"{loss:.2f}: {name}, {means[name]}." for name, loss in losses.items()),
-        caption="What the size of a loss tells, for a vocabulary of 30,522 tokens.",
+        caption="What the size of a loss tells, for a vocabulary of 30,522 tokens. The lowest "
+        "three are measured on five sentences.",
     )
 
 
