@@ -1,6 +1,5 @@
 """top_predictions against the pipeline, pseudo_log_likelihood against one forward per token."""
 
-import collections
 import importlib.resources
 import json
 import math
@@ -9,7 +8,6 @@ import pytest
 import torch
 import transformers
 from toys import HEADS, byte_level_bpe, small_model, without_mask_token, wordpiece
-from transformers import BertConfig, BertForMaskedLM, RobertaConfig, RobertaForMaskedLM
 
 from mlmtutor.scoring import (
     Prediction,
@@ -18,29 +16,22 @@ from mlmtutor.scoring import (
     top_predictions,
 )
 
-SMALL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 60,
-    "initializer_range": 0.5,
-}
 TEXT = "the tokenization walked on , the doors opened ."
+
+
+SETTINGS = {"initializer_range": 0.5, "max_position_embeddings": 60}
 
 
 def bert(extra_ids=0, **changes):
     tokenizer = wordpiece()
-    torch.manual_seed(0)
-    vocab = {"vocab_size": len(tokenizer) + extra_ids, "pad_token_id": 0}
-    return tokenizer, BertForMaskedLM(BertConfig(**vocab, **SMALL | changes))
+    size = len(tokenizer) + extra_ids
+    return tokenizer, small_model("Bert", vocab_size=size, **SETTINGS | changes)
 
 
 def roberta(**changes):
     tokenizer = byte_level_bpe()
-    torch.manual_seed(0)
-    vocab = {"vocab_size": len(tokenizer), "pad_token_id": 1}
-    return tokenizer, RobertaForMaskedLM(RobertaConfig(**vocab, **SMALL | changes))
+    sizes = {"vocab_size": len(tokenizer), "pad_token_id": 1}
+    return tokenizer, small_model("Roberta", **sizes, **SETTINGS | changes)
 
 
 @pytest.fixture(params=[bert, roberta])
@@ -75,13 +66,6 @@ def one_by_one(text, tokenizer, model, within_word=False):
     return values
 
 
-def diagonal(text, tokenizer):
-    """Return the rows, each with one token hidden, and the labels, a diagonal."""
-    ids = tokenizer(text, return_tensors="pt")["input_ids"]
-    hidden = torch.eye(ids.shape[1], dtype=torch.bool)[1:-1]
-    return ids.where(~hidden, tokenizer.mask_token_id), ids.where(hidden, -100)
-
-
 # --- top_predictions -------------------------------------------------------------------------
 
 
@@ -102,16 +86,6 @@ def test_top_predictions_are_those_of_the_pipeline(pair, masks):
     assert len(top_predictions(text, tokenizer, model)[0]) == 5
 
 
-def test_top_predictions_fall_and_sum_to_one(pair):
-    tokenizer, model = pair
-    [row] = top_predictions(tokenizer.mask_token, tokenizer, model, k=model.config.vocab_size)
-    probabilities = [p.probability for p in row]
-    assert probabilities == sorted(probabilities, reverse=True)
-    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
-    assert sorted(p.token_id for p in row) == list(range(model.config.vocab_size))
-    assert all(tokenizer.convert_tokens_to_ids(p.token) == p.token_id for p in row)
-
-
 def test_top_predictions_show_an_id_without_a_token_as_a_question_mark():
     tokenizer, model = bert(extra_ids=3)
     [row] = top_predictions("[MASK]", tokenizer, model, k=model.config.vocab_size)
@@ -119,15 +93,17 @@ def test_top_predictions_show_an_id_without_a_token_as_a_question_mark():
     assert repr(Prediction("door", 2341, 0.123456)) == "Prediction('door', 2341, 0.1235)"
 
 
-def test_top_predictions_show_how_a_foreign_mask_token_was_split():
-    with pytest.raises(
-        ValueError, match=r"(?s)contain \[MASK\].*\[CLS\] the .* \[SEP\]\nWrite"
-    ) as e:
-        top_predictions("the <mask>", *bert())
-    assert "<mask>, the mask token of other tokenizers, is ordinary text" in str(e.value)
-    with pytest.raises(ValueError, match=r"(?s)contain <mask>.*<s> the Ġ .*\[ .*\] </s>") as e:
-        top_predictions("the [MASK]", *roberta())
-    assert "[MASK], the mask token of other tokenizers, is ordinary text" in str(e.value)
+@pytest.mark.parametrize(
+    ("make", "mask", "message"),
+    [
+        (bert, "<mask>", r"(?s)contain \[MASK\].*\[CLS\] the .* \[SEP\]\nWrite"),
+        (roberta, "[MASK]", r"(?s)contain <mask>.*<s> the Ġ .*\[ .*\] </s>"),
+    ],
+)
+def test_top_predictions_show_how_a_foreign_mask_token_was_split(make, mask, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        top_predictions(f"the {mask}", *make())
+    assert f"{mask}, the mask token of other tokenizers, is ordinary text" in str(caught.value)
 
 
 @pytest.mark.parametrize("k", [0, 30])
@@ -150,16 +126,6 @@ def test_pseudo_log_likelihood_equals_one_forward_per_token(pair, within_word):
         parts = pseudo_log_likelihood(TEXT, *pair, within_word=within_word, batch_size=batch_size)
         assert parts.tokens == score.tokens
         assert parts.log_probabilities == pytest.approx(score.log_probabilities, abs=1e-5)
-
-
-def test_pseudo_log_likelihood_equals_the_loss_of_diagonal_labels(pair):
-    tokenizer, model = pair
-    batch, labels = diagonal(TEXT, tokenizer)
-    with torch.no_grad():
-        loss = model.eval()(input_ids=batch, labels=labels).loss
-    score = pseudo_log_likelihood(TEXT, tokenizer, model)
-    assert score.total == pytest.approx(-len(batch) * float(loss), rel=1e-5)
-    assert score.pseudo_perplexity == pytest.approx(math.exp(loss), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -188,46 +154,16 @@ def test_scoring_takes_a_head_without_output_embeddings():
     assert len(top_predictions("the [MASK] sat", wordpiece(), model)) == 1
 
 
-def watch(model):
-    """Record what the model reads and the largest output of its last layer."""
-    seen = {"input_ids": [], "largest": 0}
-
-    def before(module, arguments, keywords):
-        seen["input_ids"].append(keywords["input_ids"])
-
-    def after(module, arguments, output):
-        seen["largest"] = max(seen["largest"], output.numel())
-
-    model.register_forward_pre_hook(before, with_kwargs=True)
-    model.get_output_embeddings().register_forward_hook(after)
-    return seen
-
-
 def test_pseudo_log_likelihood_makes_no_larger_batch_and_no_logits_it_does_not_need():
     tokenizer, model = bert()
-    seen = watch(model)
+    rows = []
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, given, output: rows.append(output.numel() / len(tokenizer))
+    )
     pseudo_log_likelihood(TEXT, tokenizer, model, batch_size=4)
-    assert [len(batch) for batch in seen["input_ids"]] == [4, 4, 3]
-    assert torch.equal(torch.cat(seen["input_ids"]), diagonal(TEXT, tokenizer)[0])
-    assert seen["largest"] == 4 * len(tokenizer)
+    assert rows == [4, 4, 3]
     pseudo_log_likelihood("the " * 40, tokenizer, model)
-    assert [len(batch) for batch in seen["input_ids"][3:]] == [32, 8]
-
-
-def test_pseudo_log_likelihood_within_word_hides_the_rest_of_the_word():
-    tokenizer, model = bert()
-    seen = watch(model)
-    score = pseudo_log_likelihood("the tokenization doors", tokenizer, model, within_word=True)
-    assert score.tokens == ("the", "token", "##ization", "door", "##s")
-    [batch] = seen["input_ids"]
-    hidden = (batch == tokenizer.mask_token_id).int().tolist()
-    assert hidden == [
-        [0, 1, 0, 0, 0, 0, 0],
-        [0, 0, 1, 1, 0, 0, 0],  # token, and ##ization of the same word
-        [0, 0, 0, 1, 0, 0, 0],
-        [0, 0, 0, 0, 1, 1, 0],
-        [0, 0, 0, 0, 0, 1, 0],
-    ]
+    assert rows[3:] == [32, 8]
 
 
 def test_pseudo_log_likelihood_in_half_precision_is_scored_in_float32():
@@ -339,23 +275,15 @@ def test_scoring_allows_a_token_that_is_ruled_out_and_refuses_nan(function):
 
 # --- The minimal pairs of lesson 09 ----------------------------------------------------------
 
-PAIRS = json.loads(
-    importlib.resources.files("mlmtutor")
-    .joinpath("data", "minimal_pairs.json")
-    .read_text(encoding="utf-8")
-)
 
-
-def test_minimal_pairs_are_of_three_kinds_and_differ_in_one_place(tokenizer):
-    kinds = collections.Counter(pair["kind"] for pair in PAIRS)
-    assert set(kinds) == {"agreement", "word order", "semantics"}
-    assert min(kinds.values()) >= 13
-    assert len({pair[name] for pair in PAIRS for name in ("good", "bad")}) == 2 * len(PAIRS) >= 80
-    for pair in PAIRS:
+def test_minimal_pairs_differ_in_one_place_or_in_the_order(tokenizer):
+    text = importlib.resources.files("mlmtutor").joinpath("data", "minimal_pairs.json")
+    pairs = json.loads(text.read_text("utf-8"))
+    assert len({pair[name] for pair in pairs for name in ("good", "bad")}) == 2 * len(pairs)
+    for pair in pairs:
         good, bad = (tokenizer.tokenize(pair[name]) for name in ("good", "bad"))
-        assert len(good) == len(bad), "a longer sentence has more to lose"
         assert not any(token.startswith("##") for token in good + bad)
         if pair["kind"] == "word order":
-            assert collections.Counter(good) == collections.Counter(bad)
+            assert sorted(good) == sorted(bad)
         else:
             assert sum(a != b for a, b in zip(good, bad, strict=True)) == 1
