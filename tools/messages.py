@@ -5,6 +5,7 @@ in a lesson. Only where a text is made of parts does ``translated`` mark it.
 """
 
 import importlib
+import re
 import tomllib
 
 import torch
@@ -40,7 +41,7 @@ def said():
     errors = tomllib.loads((ROOT / "mlmtutor/releases/errors.toml").read_text("utf-8"))
     for entry in errors["error"]:
         for text in (*entry["means"], entry.get("look"), entry["said_by"], entry["fix"]):
-            if text:
+            if text and re.sub(r"\{[^}]*\}", "", text):  # not a list of releases alone
                 yield text, "errors", ""
 
 
