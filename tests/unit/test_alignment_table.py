@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmtutor import alignment
-from mlmtutor.alignment_table import BLOCK, LONGEST, MOST_ROWS, STYLES, WIDEST
+from mlmtutor.alignment_table import BLOCK, LONGEST, MOST_ROWS, WIDEST
 
 IDS = [101, 1045, 2215, 2000, 103, 1996, 2088, 1012, 102]
 LABELS = [-100, -100, -100, -100, 2689, -100, -100, -100, -100]
@@ -16,10 +16,6 @@ LABELS = [-100, -100, -100, -100, 2689, -100, -100, -100, -100]
 
 def table_of(tokenizer, ids, labels=None, logits=None):
     return alignment({"input_ids": ids, "labels": labels}, tokenizer, logits)
-
-
-def html(table):
-    return table._repr_html_()
 
 
 class Reader(HTMLParser):
@@ -48,24 +44,12 @@ class Reader(HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
-def contrast(one, other):
-    """WCAG 2 contrast ratio of two colours given as #RRGGBB."""
-
-    def luminance(colour):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
-
-    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (bright + 0.05) / (dark + 0.05)
-
-
 def test_alignment_has_the_same_cells_in_html_and_text(tutor):
     model, tokenizer = tutor
     with torch.no_grad():
         out = model(torch.tensor([IDS]), labels=torch.tensor([LABELS]))
     table = table_of(tokenizer, IDS, LABELS, out.logits[0])
-    [rows] = Reader(html(table)).tables
+    [rows] = Reader(table._repr_html_()).tables
     assert [row[0] for row in rows] == [
         "position", "token", "input_ids", "labels", "scored", "−log p(label)",
     ]  # fmt: skip
@@ -73,7 +57,7 @@ def test_alignment_has_the_same_cells_in_html_and_text(tutor):
     lines = str(table).splitlines()
     for row, line in zip(rows, lines, strict=False):
         assert line.split() == " ".join(row).split()
-    assert rows[4][5] == "✓ change"
+    assert rows[4][1:] == ["·"] * 4 + ["✓ change"] + ["·"] * 4
     assert rows[5][5] == f"{out.loss:.2f}"
     assert table.loss == pytest.approx(out.loss.item(), abs=1e-6)
     assert (
@@ -100,45 +84,14 @@ def test_alignment_has_the_loss_of_the_model_for_a_batch(tutor):
     assert "attention_mask" in str(table)
 
 
-def test_alignment_has_marks_beside_colours(tokenizer):
-    rows = Reader(html(table_of(tokenizer, IDS, LABELS))).tables[0]
-    marks = rows[4][1:]
-    assert [mark.startswith("✓") for mark in marks] == [label != -100 for label in LABELS]
-    assert {mark for mark, label in zip(marks, LABELS, strict=True) if label == -100} == {"·"}
-
-
 def test_alignment_html_survives_an_untrusted_notebook(tokenizer):
     long = [[101, *[2000 + i for i in range(60)], 102]] * 2
     for table in (table_of(tokenizer, IDS, LABELS), table_of(tokenizer, long, long)):
-        reader = Reader(html(table))
+        reader = Reader(table._repr_html_())
         assert reader.open == []
         allowed = {"div", "table", "caption", "tbody", "tr", "th", "td", "p"}
         assert {t for t, _ in reader.tags} <= allowed
         assert {a for _, attributes in reader.tags for a in attributes} <= {"style", "scope"}
-
-
-def test_alignment_headers_have_a_scope_and_tables_a_caption(tokenizer):
-    reader = Reader(html(table_of(tokenizer, [IDS, IDS], [LABELS, LABELS])))
-    names = [tag for tag, _ in reader.tags]
-    assert names.count("table") == names.count("caption") == 2
-    scopes = [attributes.get("scope") for tag, attributes in reader.tags if tag == "th"]
-    assert set(scopes) == {"row", "col"}
-
-
-def test_alignment_colours_are_readable_in_both_themes():
-    for name, style in STYLES.items():
-        background = re.search(r"background:(#[0-9A-F]{6})", style)
-        if background:
-            text = re.search(r"(?<!d)color:(#[0-9a-f]{3,6})", style).group(1)
-            text = text if len(text) == 7 else "#" + "".join(2 * c for c in text[1:])
-            assert contrast(background.group(1), text) >= 4.5, name
-        else:
-            assert "color:" not in style.replace("border-bottom", ""), "it takes the theme's"
-    opacity = float(re.search(r"opacity:([.\d]+)", STYLES["muted"]).group(1))
-    for page, ink in (("#ffffff", 0x21), ("#111111", 0xDE)):  # the themes of JupyterLab
-        paper = int(page[1:3], 16)
-        mixed = round(paper + (ink - paper) * opacity)
-        assert contrast(page, f"#{mixed:02x}{mixed:02x}{mixed:02x}") >= 4.5
 
 
 @pytest.mark.parametrize("length", [0, 1, BLOCK, BLOCK + 1, LONGEST, LONGEST + 1, 512])
@@ -155,7 +108,7 @@ def test_alignment_shows_or_counts_every_position(tokenizer, length):
         assert count == last - first + 1
         assert scored == sum(label != -100 for label in labels[first : last + 1])
         shown += range(first, last + 1)
-        assert fold.group() in html(table)
+        assert fold.group() in table._repr_html_()
         assert fold.group() in str(table)
     assert sorted(shown) == list(range(length))
     assert all(len(b.lines[0][1]) <= BLOCK for b in table.blocks if b.lines)
@@ -222,7 +175,7 @@ def test_alignment_escapes_tokens(tokenizer, monkeypatch):
         tokenizer, "convert_ids_to_tokens", lambda i: "<b>\n\x00" if i == 5 else None
     )
     table = table_of(tokenizer, [5, 6], [5, -100])
-    assert "&lt;b&gt;\\n\\x00" in html(table)
+    assert "&lt;b&gt;\\n\\x00" in table._repr_html_()
     assert "\n\x00" not in str(table)
     assert "(no token)" in str(table)
 
@@ -248,7 +201,7 @@ def test_alignment_shows_any_batch(tokenizer, rows, length, special, seed):
     for values in (labels, labels.masked_fill(ids % 7 == 0, special)):
         table = table_of(tokenizer, ids, values)
         assert table.scored == (values != -100).sum()
-        assert Reader(html(table)).open == []
+        assert Reader(table._repr_html_()).open == []
         assert str(table).endswith(table.summary)
 
 
