@@ -3,6 +3,9 @@
     python -m tools.copies lab        whole lessons, to build/lab/: what `make lab` opens
     python -m tools.copies student    without solutions and outputs, to build/student/
 
+With MLMTUTOR_NOTEBOOKS=build/zh/notebooks the copies are Chinese, in build/zh/lab/ and
+build/zh/student/.
+
 A copy is written where there is none, or where the sources of its cells are still those that were
 written. A copy that somebody has worked in stays, and a line says so where its lesson has changed.
 """
@@ -16,13 +19,9 @@ import nbformat
 from nbconvert.preprocessors import ClearOutputPreprocessor, TagRemovePreprocessor
 
 from tools import atomic
-from tools.lessons import NOTEBOOKS, ROOT, all_paths, read
+from tools.lessons import BUILD, NOTEBOOKS, ROOT, all_paths, read
 
-NOTE = (
-    "*A copy for students, without outputs and solutions. Write your function in place of "
-    "`raise NotImplementedError`; the checker in the next cell says what is right or wrong. The "
-    "whole lesson is `notebooks/{name}` in the repository of mlmtutor, and a page of its site.*"
-)
+NOTE = (NOTEBOOKS.parent / "tools" / "student.md").read_text(encoding="utf-8").strip()
 
 
 def student_copy(notebook, name):
@@ -73,7 +72,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("kind", choices=["lab", "student"])
     kind = parser.parse_args().kind
-    out = ROOT / "build" / kind
+    out = BUILD / kind
     change = student_copy if kind == "student" else lambda notebook, name: notebook
     written, kept = build(out, change)
     print(f"{len(written)} lessons written to {out}")

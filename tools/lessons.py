@@ -27,7 +27,9 @@ import re
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
+# MLMTUTOR_NOTEBOOKS=build/zh/notebooks: the Chinese lessons, and what is made from them.
+NOTEBOOKS = pathlib.Path(os.environ.get("MLMTUTOR_NOTEBOOKS", ROOT / "notebooks")).resolve()
+BUILD = ROOT / "build" if NOTEBOOKS.parent == ROOT else NOTEBOOKS.parent
 
 import conftest  # noqa: F401  the environment of the kernels
 
@@ -331,6 +333,8 @@ def main():
     parser.add_argument("lessons", nargs="*", type=pathlib.Path, help="default: all of them")
     paths = all_paths()
     chosen = [path.resolve() for path in parser.parse_args().lessons] or paths
+    if NOTEBOOKS.parent != ROOT:
+        parser.error("a translation is made by tools.translate: unset MLMTUTOR_NOTEBOOKS")
     strangers = [str(path) for path in chosen if path not in paths]
     if strangers:
         parser.error(f"not a lesson in {NOTEBOOKS.name}/: {', '.join(strangers)}")

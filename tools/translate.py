@@ -39,6 +39,7 @@ from tools.messages import said
 LOCALE = ROOT / "locale" / "zh_CN"
 OUT = ROOT / "build" / "zh"
 PAGES = ["notebooks/questions.md", "docs/glossary.md", "docs/cheat_sheet.md", "README.md"]
+PAGES += ["tools/student.md"]
 COMPILED = PACKAGED / "zh_CN" / "LC_MESSAGES" / "mlmtutor.mo"
 TRANSLATED = 8  # the lessons that have a catalog: 00 to 07
 HEADER = r"""msgid ""

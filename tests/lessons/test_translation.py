@@ -1,8 +1,11 @@
 """The Chinese edition: what must be equal in both languages, and what the catalogs must hold."""
 
 import copy
+import os
 import posixpath
 import re
+import subprocess
+import sys
 import tomllib
 import unicodedata
 from collections import Counter
@@ -97,6 +100,29 @@ def test_links_to_headings_follow_the_translated_headings(chinese):
         folder = posixpath.dirname(place)
         target = posixpath.normpath(posixpath.join(folder, target)) if target else place
         assert fragment in fragments[target], (place, target, fragment)
+
+
+def test_copies_of_the_chinese_lessons_are_chinese(tmp_path, chinese):
+    for place, notebook in chinese.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(translate.dump(notebook, place), "utf-8")
+    environment = os.environ | {"MLMTUTOR_NOTEBOOKS": str(tmp_path / "notebooks")}
+    for kind in ("lab", "student"):
+        command = [sys.executable, "-m", "tools.copies", kind]
+        subprocess.run(command, cwd=translate.ROOT, env=environment, check=True)
+    whole, student = (
+        translate.read(tmp_path / kind / posixpath.basename(PLACES["01"]))
+        for kind in ("lab", "student")
+    )
+    assert whole == chinese[PLACES["01"]]
+    assert re.search(HAN, student.cells[1].source)
+    assert posixpath.basename(PLACES["01"]) in student.cells[1].source
+    refused = subprocess.run(
+        [sys.executable, "-m", "tools.lessons"], cwd=translate.ROOT, env=environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "made by tools.translate" in refused.stderr
 
 
 def test_the_pieces_of_markdown():
