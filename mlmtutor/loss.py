@@ -26,7 +26,7 @@ def masked_lm_loss(
 
     The two agree to 4 times the machine epsilon of the dtype, which is that of the logits.
     ``torch.compile`` takes this function with graph breaks, since it reads the values of the
-    labels. Where ``fullgraph=True`` is wanted, call ``cross_entropy``.
+    labels; with ``fullgraph=True`` it raises an error. There call ``cross_entropy``.
 
     Args:
         logits: scores before softmax, floating point, (..., V) for a vocabulary of V tokens.
