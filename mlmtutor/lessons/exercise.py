@@ -37,7 +37,7 @@ class WrongAnswer(AssertionError):
 
     frames: Sequence[str] = ()
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: Any) -> None:
         super().__init__(translated(message))
 
     def _render_traceback_(self) -> list[str]:
