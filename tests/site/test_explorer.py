@@ -11,11 +11,9 @@ import pytest
 import stored
 import torch
 from browser import SCREENSHOTS, needs_chromium
-from bs4 import BeautifulSoup
-from test_site import STILL, build, built_once, explorer_page, serious, served, theme
+from test_site import STILL, build, built_once, explorer_page, serious, served, soup, theme
 
-from mlmtutor import IGNORE_INDEX, masked_lm_loss
-from mlmtutor.figure import COLOURS
+from mlmtutor import masked_lm_loss
 from tools import explorer
 
 pytestmark = pytest.mark.browser
@@ -30,11 +28,6 @@ SENTENCES = {
     "60 words": " ".join(["the old man walked down to the river and sang"] * 6),
     "nothing": "",
 }
-needs_model = pytest.mark.skipif(bool(explorer.missing()), reason=explorer.missing())
-
-
-def last_number(text):
-    return float(re.search(r"= (nan|[\d.]+)$", text)[1])
 
 
 # ---- What is committed ---------------------------------------------------------------------------
@@ -53,41 +46,29 @@ def test_npm_packages_are_pinned_by_hashes():
     assert library["dependencies"]["onnxruntime-web"] == wanted["dependencies"]["onnxruntime-web"]
 
 
-def test_explorer_has_the_colours_and_the_ids_of_the_package(tokenizer):
-    css = (explorer.SOURCE / "explorer.css").read_text("utf-8")
-    used = dict(re.findall(r"--(scored|replaced|special): (#\w+);", css))
-    assert used == {name: COLOURS[name].lower() for name in ("scored", "replaced", "special")}
-    script = (explorer.SOURCE / "explorer.js").read_text("utf-8")
-    names, numbers = re.search(r"const \[(.+?)\] = \[(.+?)\];", script).groups()
-    for name, number in zip(names.split(", "), numbers.split(", "), strict=True):
-        assert tokenizer.convert_tokens_to_ids(f"[{name}]") == int(number)
-    assert f"IGNORE = {IGNORE_INDEX};" in script
-    assert f"Math.log({len(tokenizer)})" in script
-
-
-@pytest.mark.parametrize("end", ["exit 0", "echo 'npm error code ENOTFOUND' >&2; exit 1", None])
-def test_fetch_keeps_all_or_nothing(tmp_path, monkeypatch, end):
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("exit 0", ""),
+        ("echo 'npm error code ENOTFOUND' >&2; exit 1", "npm ci failed. npm error code ENOTFOUND"),
+        (None, "there is no npm on the path"),
+    ],
+)
+def test_fetch_keeps_all_or_nothing(tmp_path, monkeypatch, end, said):
     monkeypatch.setattr(explorer, "PACKAGES", tmp_path / "packages")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if end else str(tmp_path))
-    parts = " ".join(f"node_modules/{name}" for name in explorer.FROM_NPM)
     if end:
-        script = (
-            f'#!/bin/sh\nfor f in {parts}; do mkdir -p "$(dirname $f)"; echo > $f; done\n{end}\n'
-        )
-        (tmp_path / "npm").write_text(script)
+        files = " ".join(f"node_modules/{name}" for name in explorer.FROM_NPM)
+        make = f'for f in {files}; do mkdir -p "$(dirname $f)"; echo > $f; done'
+        (tmp_path / "npm").write_text(f"#!/bin/sh\n{make}\n{end}\n")
         (tmp_path / "npm").chmod(0o755)
-    said = explorer.fetch()
-    if end == "exit 0":
-        assert (said, explorer.fetch()) == ("", "")
-        assert len(list(explorer.packages().iterdir())) == len(explorer.FROM_NPM)
-        assert not explorer.missing()
-    else:
-        expected = (
-            "npm ci failed. npm error code ENOTFOUND" if end else "there is no npm on the path"
-        )
-        assert said == expected
+    assert explorer.fetch() == said
+    if said:
         assert not list(explorer.PACKAGES.glob("*"))
         assert "npm" in explorer.missing()
+    else:
+        assert explorer.fetch() == explorer.missing() == ""
+        assert len(list(explorer.packages().iterdir())) == len(explorer.FROM_NPM)
 
 
 def test_exported_leaves_nothing_when_it_is_stopped(tmp_path, monkeypatch):
@@ -100,27 +81,6 @@ def test_exported_leaves_nothing_when_it_is_stopped(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         explorer.exported()
     assert not list(tmp_path.iterdir())
-
-
-@needs_model
-def test_the_quantised_copy_stays_within_the_bound(tutor):
-    runtime = pytest.importorskip("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(str(explorer.exported()), options)
-    model, tokenizer = tutor
-    cases = [json.loads(line) for line in CLOZE.read_text("utf-8").splitlines()]
-    batch = tokenizer([case["text"] for case in cases], padding=True, return_tensors="pt")
-    labels = torch.tensor(tokenizer.convert_tokens_to_ids([c["answers"][0] for c in cases]))
-    at_mask = batch["input_ids"] == tokenizer.mask_token_id
-    with torch.no_grad():
-        whole = model(**batch).logits[at_mask]
-    feed = {name: batch[name].numpy() for name in ("input_ids", "attention_mask")}
-    copy = torch.from_numpy(session.run(None, feed)[0])[at_mask]
-    each = [masked_lm_loss(logits, labels, reduction="none") for logits in (copy, whole)]
-    assert len(cases) >= 60
-    assert (copy.argmax(-1) == whole.argmax(-1)).float().mean() >= 0.95
-    assert (each[0] - each[1]).abs().max() < BOUND, "use a smaller BLOCK in tools/explorer.py"
 
 
 # ---- The page as it is built ---------------------------------------------------------------------
@@ -154,7 +114,7 @@ def lesson_values(stem):
 
 
 def test_the_static_tables_show_the_numbers_of_the_lessons(site):
-    page = BeautifulSoup((site / "explorer.html").read_text("utf-8"), "html.parser")
+    page = soup(site / "explorer.html")
     for case in PRESETS:
         value = lesson_values(case["lesson"])[case["id"]]
         text = page.find(id=case["id"]).find("details").get_text()
@@ -162,11 +122,10 @@ def test_the_static_tables_show_the_numbers_of_the_lessons(site):
 
 
 def test_each_case_and_its_sections_link_to_each_other(site):
-    page = BeautifulSoup((site / "explorer.html").read_text("utf-8"), "html.parser")
+    page = soup(site / "explorer.html")
     for case in PRESETS:
         for number, (stem, heading) in enumerate(explorer_page.places(case)):
-            lesson = (site / "lessons" / f"{stem}.html").read_text("utf-8")
-            article = BeautifulSoup(lesson, "html.parser").find("article")
+            article = soup(site / "lessons" / f"{stem}.html").find("article")
             backs = article.find_all("a", href=f"../explorer.html#{case['id']}")
             target = next(back.find_parent("section") for back in backs
                           if heading.replace("`", "") in back.find_parent("section").h2.get_text())  # fmt: skip
@@ -253,6 +212,9 @@ class Reader:
     def case(self):
         return self.page.locator("#x-case").input_value()
 
+    def loss(self):
+        return float(re.search(r"= (nan|[\d.]+)$", self.text("result"))[1])
+
     def best(self):
         return self.page.locator("#x-top tbody th").all_text_contents()
 
@@ -270,16 +232,14 @@ def newcomer(browser, address):
 @pytest.fixture(scope="module")
 def reader(browser, address):
     """A reader who came by the link of a lesson and has loaded the model."""
+    if explorer.missing():
+        pytest.skip(explorer.missing())
     reader = Reader(browser, address, "padding-scored")
     reader.before = list(reader.requests)
     reader.page.locator("#x-load").click()
     reader.page.locator("#x-loading").wait_for(state="hidden")
     yield reader
     reader.page.close()
-
-
-def marked(function):
-    return needs_chromium(needs_model(function))
 
 
 @needs_chromium
@@ -290,11 +250,8 @@ def test_the_cases_work_at_once(browser, address, site, from_file):
     for case in PRESETS:
         reader.page.locator("#x-case").select_option(case["id"])
         reader.wait()
-        lesson, shown = (
-            lesson_values(case["lesson"])[case["id"]],
-            last_number(reader.text("result")),
-        )
-        assert math.isnan(shown) if math.isnan(lesson) else abs(shown - lesson) < 0.0101
+        value = lesson_values(case["lesson"])[case["id"]]
+        assert reader.loss() == pytest.approx(value, rel=0, abs=0.0101, nan_ok=True)
         assert reader.text("see").startswith(re.sub("[`*]", "", case["see"])[:20])
     if from_file:
         reader.page.locator("#x-text").fill("A sentence of my own.")
@@ -353,7 +310,7 @@ def test_the_tour_is_taken_by_keyboard(newcomer, tutor):
         page.keyboard.press(str(step["right"] + 1 if number else 1))  # the first guess is wrong
         _, _, labels, logits = explorer.rows(step["state"])
         loss = masked_lm_loss(logits, torch.tensor(labels)).item()
-        assert abs(last_number(newcomer.text("result")) - loss) < 0.0101
+        assert abs(newcomer.loss() - loss) < 0.0101
         said = newcomer.text("says")
         assert said.startswith("No. ") == (number == 0)
         assert newcomer.text("result").split()[-1] in said or "{loss}" not in step["says"]
@@ -361,7 +318,7 @@ def test_the_tour_is_taken_by_keyboard(newcomer, tutor):
     assert "You guessed 5 of 6." in said
     assert not page.locator("#x-tour").is_visible()
     newcomer.press('[data-all="nothing"]')
-    assert math.isnan(last_number(newcomer.text("result")))
+    assert math.isnan(newcomer.loss())
 
 
 @pytest.mark.parametrize("step", TOUR, ids=range(1, 7))
@@ -382,13 +339,8 @@ def test_the_tour_says_what_is_true(step):
 
 @needs_chromium
 def test_a_case_further_down_opens_above(newcomer):
-    link = newcomer.page.locator("#all-minus-100 .x-open a")
-    link.focus()
-    newcomer.page.keyboard.press("Enter")
-    newcomer.page.wait_for_function(
-        "() => { const e = document.querySelector('#x-case'); const box = e.getBoundingClientRect();"
-        "return e === document.activeElement && box.top >= 0 && box.bottom <= innerHeight; }"
-    )
+    newcomer.page.locator("#all-minus-100 .x-open a").press("Enter")
+    newcomer.page.wait_for_function("() => document.activeElement.id === 'x-case'")
     assert newcomer.case() == "all-minus-100"
 
 
@@ -399,7 +351,7 @@ def test_a_link_is_copied_or_the_address_is_named(newcomer):
     assert newcomer.page.url.endswith("#case=the-hidden-word")
 
 
-@marked
+@needs_chromium
 def test_the_model_weighs_what_the_button_says(reader):
     own = f"{reader.address}/_static/explorer/"
     before = {url.removeprefix(own) for url in reader.before if url.startswith(own)}
@@ -410,31 +362,26 @@ def test_the_model_weighs_what_the_button_says(reader):
     assert reader.text("load") == f"Load the model ({size / 1e6:.1f} MB)"
 
 
-@marked
-def test_masked_lm_loss_is_that_of_the_package(reader):
-    generator = torch.Generator().manual_seed(3)
-    some = [-100, -100, 7, -100, -100]
-    for labels in ([4, -100, 0, 49, -100], [-100] * 5, [0, 1, 2, 3, 4], some):
-        for scale in (1, 10, 300):
-            logits = torch.randn(5, 50, generator=generator) * scale
-            found = reader.page.evaluate(
-                """([logits, labels]) => {
-                    const answer = fromLogits(Float32Array.from(logits), labels.length);
-                    const loss = maskedLmLoss(answer, labels);
-                    return {...loss, mean: String(loss.mean), best: answer.best(0)};
-                }""",
-                [logits.flatten().tolist(), labels],
-            )
-            expected = masked_lm_loss(logits.double(), torch.tensor(labels)).item()
-            mean = float(found["mean"])
-            assert math.isclose(mean, expected, rel_tol=1e-9) or math.isnan(mean) is math.isnan(expected) is True  # fmt: skip
-            top = logits[0].double().softmax(-1).topk(5)
-            assert [entry["id"] for entry in found["best"]] == top.indices.tolist()
-            for entry, p in zip(found["best"], top.values.tolist(), strict=True):
-                assert math.isclose(entry["p"], p, rel_tol=1e-9)
+@needs_chromium
+@pytest.mark.parametrize("scale", [1, 10, 300])
+@pytest.mark.parametrize("labels", [[4, -100, 0, 49, -100], [-100] * 5, [0, 1, 2, 3, 4]])
+def test_masked_lm_loss_is_that_of_the_package(reader, labels, scale):
+    logits = torch.randn(5, 50, generator=torch.Generator().manual_seed(3)) * scale
+    mean, best = reader.page.evaluate(
+        """([logits, labels]) => {
+            const answer = fromLogits(Float32Array.from(logits), labels.length);
+            return [String(maskedLmLoss(answer, labels).mean), answer.best(0)];
+        }""",
+        [logits.flatten().tolist(), labels],
+    )
+    expected = masked_lm_loss(logits.double(), torch.tensor(labels)).item()
+    assert float(mean) == pytest.approx(expected, rel=1e-9, nan_ok=True)
+    top = logits[0].double().softmax(-1).topk(5)
+    assert [entry["id"] for entry in best] == top.indices.tolist()
+    assert [entry["p"] for entry in best] == pytest.approx(top.values.tolist(), rel=1e-9, abs=0)
 
 
-@marked
+@needs_chromium
 def test_a_typed_mask_is_not_offered_its_own_id(reader, tokenizer):
     reader.open("the-hidden-word")
     reader.type("I want to [MASK] the river.")
@@ -447,7 +394,7 @@ def test_a_typed_mask_is_not_offered_its_own_id(reader, tokenizer):
     assert reader.ids("labels")[4] == tokenizer.convert_tokens_to_ids("cross")
 
 
-@marked
+@needs_chromium
 def test_a_new_sentence_says_what_to_do_next(reader, tokenizer):
     reader.open("the-hidden-word")
     reader.type("The cat sat on the table.")
@@ -477,7 +424,7 @@ def test_a_new_sentence_says_what_to_do_next(reader, tokenizer):
     assert set(reader.ids("labels")) == {-100}
 
 
-@marked
+@needs_chromium
 def test_the_address_holds_the_state(reader):
     reader.open("the-articles-mistake")
     reader.page.locator("#x-padding").fill("200")
@@ -488,18 +435,17 @@ def test_the_address_holds_the_state(reader):
     assert reader.ids("attention_mask") == [1] * 9 + [0] * 3
     reader.press('[data-position="6"]')
     fragment = reader.page.url.split("#")[1]
-    shown = [reader.row(name) for name in ("token", "labels")], reader.text("result")
+    shown = reader.text("table"), reader.text("result")
     reader.open("all-minus-100")
     reader.open(fragment)
-    again = [reader.row(name) for name in ("token", "labels")], reader.text("result")
-    assert again == shown
+    assert (reader.text("table"), reader.text("result")) == shown
     assert reader.text("which") == "Position 6: world"
     reader.open("text=a+b&at=99&padding=999&input=1:99999999,77:103&labels=-1:5,2:30521,3:x")
     assert len(reader.ids()) == 4 + 32
     assert [label for label in reader.ids("labels") if label != -100] == [30521]
 
 
-@marked
+@needs_chromium
 @pytest.mark.parametrize("text", SENTENCES.values(), ids=SENTENCES)
 def test_a_typed_sentence_is_read_as_python_reads_it(reader, tokenizer, text):
     reader.open("the-hidden-word")
@@ -510,21 +456,19 @@ def test_a_typed_sentence_is_read_as_python_reads_it(reader, tokenizer, text):
     assert len(reader.best()) == 5
 
 
-@marked
+@needs_chromium
 def test_a_very_long_text_is_cut_and_said(reader, tokenizer):
     reader.open("the-hidden-word")
     text = "river " * 300
     reader.type(text)
     assert reader.ids() == [*tokenizer(text)["input_ids"][:127], tokenizer.sep_token_id]
     assert "has 302 tokens" in reader.text("note")
-    reader.type("Short again.")
-    assert reader.text("note") == ""
 
 
-@marked
+@needs_chromium
 def test_the_browser_agrees_with_python_on_cloze_sentences(reader, tutor):
     model, tokenizer = tutor
-    cases = [json.loads(line) for line in CLOZE.read_text("utf-8").splitlines()][::16]
+    cases = [json.loads(line) for line in CLOZE.read_text("utf-8").splitlines()]
     same = 0
     for case in cases:
         inputs = tokenizer(case["text"], return_tensors="pt")
@@ -536,31 +480,13 @@ def test_the_browser_agrees_with_python_on_cloze_sentences(reader, tutor):
         with torch.no_grad():
             logits = model(**inputs).logits[0, at]
         loss = masked_lm_loss(logits.unsqueeze(0), torch.tensor([answer])).item()
-        assert abs(last_number(reader.text("result")) - loss) < BOUND, case["text"]
+        assert abs(reader.loss() - loss) < BOUND, case["text"]
         same += reader.best()[0] == tokenizer.convert_ids_to_tokens(logits.argmax().item())
-    assert len(cases) == 5
-    assert same >= 4
+    assert len(cases) >= 60
+    assert same >= 0.95 * len(cases)
 
 
-@marked
-def test_the_page_responds_while_the_model_computes(reader):
-    reader.type(SENTENCES["60 words"])
-    beats = reader.page.evaluate(
-        """async () => {
-            const explorer = document.querySelector("#explorer");
-            document.querySelector('[data-input="random"]').click();
-            let beats = 0;
-            while (explorer.getAttribute("aria-busy") === "true") {
-                await new Promise((resolve) => setTimeout(resolve, 1));
-                beats += 1;
-            }
-            return beats;
-        }"""
-    )
-    assert beats > 3
-
-
-@marked
+@needs_chromium
 def test_the_live_page_is_accessible_and_fits_a_phone(reader):
     page = reader.page
     reader.open("padding-scored")
@@ -568,18 +494,17 @@ def test_the_live_page_is_accessible_and_fits_a_phone(reader):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.locator("#x-start").click()
     page.locator("#x-choices button").first.wait_for()
+    assert serious(page, {"include": ["#explorer"]}) == []
+    page.locator("#x-leave").click()
     for width in (1440, 390):
         page.set_viewport_size({"width": width, "height": 1000})
         for shade in ("light", "dark"):
             theme(page, shade)
-            if page.locator("#x-leave").is_visible() and (width, shade) != (1440, "light"):
-                page.locator("#x-leave").click()
             page.screenshot(path=SCREENSHOTS / f"explorer-{width}-{shade}.png", full_page=True)
             assert serious(page, {"include": ["#explorer"]}) == []
-        theme(page, "light")
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-        table = page.locator("#x-table")
-        assert table.evaluate("e => e.scrollWidth <= e.clientWidth")
+        assert page.locator("#x-table").evaluate("e => e.scrollWidth <= e.clientWidth")
+    theme(page, "light")
     reader.type(SENTENCES["60 words"])
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     page.set_viewport_size({"width": 1440, "height": 1000})
@@ -587,17 +512,7 @@ def test_the_live_page_is_accessible_and_fits_a_phone(reader):
 
 
 @needs_chromium
-def test_without_scripts_the_tables_are_there(browser, address):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(f"{address}/explorer.html")
-    assert page.locator("#x-static table").is_visible()
-    assert not page.locator("#x-live").is_visible()
-    assert page.locator("article details").count() == len(PRESETS)
-    context.close()
-
-
-@marked
+@pytest.mark.skipif(bool(explorer.missing()), reason=explorer.missing())
 def test_a_model_that_is_not_there_is_said(browser, address):
     reader = Reader(browser, address)
     reader.page.route("**/model_quantized.onnx", lambda route: route.fulfill(status=404))
@@ -611,7 +526,7 @@ def test_a_model_that_is_not_there_is_said(browser, address):
     reader.page.close()
 
 
-@marked
+@needs_chromium
 def test_nothing_left_the_machine_and_nothing_was_wrong(reader):
     own = (f"{reader.address}/", "data:", f"blob:{reader.address}/")
     assert len(reader.requests) > 10
