@@ -4,8 +4,6 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mlmtutor import alignment
 from mlmtutor.alignment_table import BLOCK, LONGEST, MOST_ROWS, WIDEST
@@ -57,9 +55,7 @@ def test_alignment_has_the_loss_of_the_model_for_a_batch(tutor):
     assert table.loss == pytest.approx(out.loss.item(), abs=1e-6)
     assert table.scored == 3
     assert "row 0 position 2, row 1 position 1, row 1 position 4" in table.summary
-    assert [block.title for block in table.blocks] == [
-        f"row 0, positions 0 to {ids.shape[1] - 1}", f"row 1, positions 0 to {ids.shape[1] - 1}",
-    ]  # fmt: skip
+    assert table.blocks[1].title == f"row 1, positions 0 to {ids.shape[1] - 1}"
     assert "attention_mask" in str(table)
 
 
@@ -88,9 +84,10 @@ def test_alignment_shows_or_counts_every_position(tokenizer, length):
         shown += range(first, last + 1)
         assert fold.group() in table._repr_html_()
         assert fold.group() in str(table)
+    assert table.scored == sum(label != -100 for label in labels)
     assert sorted(shown) == list(range(length))
     assert all(len(b.lines[0][1]) <= BLOCK for b in table.blocks if b.lines)
-    assert table.summary.startswith(f"{sum(x != -100 for x in labels)} of {length} positions")
+    assert table.summary.startswith(f"{table.scored} of {length} positions")
 
 
 def test_alignment_wraps_wide_tokens_earlier(tokenizer):
@@ -122,7 +119,7 @@ def test_alignment_tells_replaced_from_kept_and_special(tokenizer):
 def test_alignment_shows_wrong_labels(tutor):
     model, tokenizer = tutor
     logits = model(torch.tensor([IDS])).logits[0]
-    for label in (-1, len(tokenizer)):
+    for label in (-1, len(tokenizer), 2**40):
         labels = [*LABELS[:-1], label]
         table = table_of(tokenizer, IDS, labels, logits)
         assert "✗ not an id" in str(table)
@@ -132,12 +129,8 @@ def test_alignment_shows_wrong_labels(tutor):
             model(torch.tensor([IDS]), labels=torch.tensor([labels]))
 
 
-def test_alignment_of_nothing_labelled_is_nan_as_in_the_model(tutor):
-    model, tokenizer = tutor
-    nothing = torch.full((1, 9), -100)
-    out = model(torch.tensor([IDS]), labels=nothing)
-    table = table_of(tokenizer, torch.tensor([IDS]), nothing, out.logits)
-    assert math.isnan(out.loss.item())
+def test_alignment_of_nothing_labelled_is_nan(tokenizer):
+    table = table_of(tokenizer, IDS, [-100] * 9, torch.zeros(9, 30522))
     assert math.isnan(table.loss)
     assert table.summary == "0 of 9 positions are scored (✓). loss = mean of 0 values = nan"
 
@@ -163,24 +156,6 @@ def test_alignment_leaves_its_input_alone(tokenizer):
     table_of(tokenizer, ids, labels, torch.zeros(9, 30522))
     assert ids.tolist() == IDS
     assert labels.tolist() == LABELS
-
-
-@settings(deadline=None, derandomize=True, max_examples=25)
-@given(
-    rows=st.integers(0, 10),
-    length=st.integers(0, 50),
-    special=st.sampled_from([-1, 30522, 2**40]),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_alignment_shows_any_batch(tokenizer, rows, length, special, seed):
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(30522, (rows, length), generator=generator)
-    labels = ids.masked_fill(torch.rand(ids.shape, generator=generator) < 0.8, -100)
-    for values in (labels, labels.masked_fill(ids % 7 == 0, special)):
-        table = table_of(tokenizer, ids, values)
-        assert table.scored == (values != -100).sum()
-        assert len(parsed(table)) > 0
-        assert str(table).endswith(table.summary)
 
 
 def test_alignment_wants_one_mapping_and_the_tokenizer_behind_it(tokenizer):

@@ -261,7 +261,6 @@ def test_explain_error_knows_what_the_library_dropped(text, fix):
     ("text", "means"),
     [
         ("loss: nan", "mean over nothing"),
-        ("tensor(nan, grad_fn=<NllLossBackward0>)", "mean over nothing"),
         ("{'loss': nan, 'epoch': 1.0}", "mean over nothing"),
         ("{'loss': nan, 'grad_norm': nan}", r"^\(1\) The gradient is nan"),
         ("{'loss': '0', 'grad_norm': '0', 'epoch': '1'}", r"^\(1\) No position is labelled"),
@@ -280,12 +279,10 @@ def test_explain_error_tells_causes_of_nan_apart(text, means):
         "KeyError: 'labels'",
         "Input contains NaN, infinity or a value too large",
         "TypeError: forward() got an unexpected keyword argument 'calm'",
-        "TypeError: __init__() got an unexpected keyword argument 'label_colour'",
         "TypeError: Axes.bar() got an unexpected keyword argument 'labels'",
         "index 7 is out of bounds for dimension 0 with size 3",
         "ImportError: cannot import name 'Nothing' from 'transformers'",
         "RuntimeError: The size of tensor a (600) must match the size of tensor b (512)",
-        "CUDA out of memory",
     ],
 )
 def test_explain_error_does_not_guess(text):
