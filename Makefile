@@ -23,7 +23,9 @@ help:  ## List the targets
 lab:  ## Open your copy of the lessons (build/lab) in JupyterLab; LAB_ARGS="--no-browser --port 9999" is passed on
 	$(setup) lab
 	$(py) -m tools.copies lab
-	$(py) -m jupyterlab --ServerApp.root_dir=build/lab --LabApp.default_url=/lab/tree/00_start_here.ipynb \
+	@mkdir -p build/jupyter/custom && cp tools/lab.css build/jupyter/custom/custom.css
+	JUPYTER_CONFIG_DIR=build/jupyter $(py) -m jupyterlab --LabApp.custom_css=True \
+		--ServerApp.root_dir=build/lab --LabApp.default_url=/lab/tree/00_start_here.ipynb \
 		$(as_root) $(no_display) $(LAB_ARGS)
 
 test:  ## Unit tests, doctests, every lesson under strict nbval: some minutes, no browser

@@ -36,13 +36,15 @@ def jupyterlab(tmp_path_factory):
     settings = home / "config/lab/user-settings/@jupyterlab/notebook-extension"
     settings.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    (home / "config/custom").mkdir()
+    shutil.copy(stored.ROOT / "tools" / "lab.css", home / "config/custom/custom.css")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
         f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={folder}", "--expose-app-in-browser",
+        f"--ServerApp.root_dir={folder}", "--expose-app-in-browser", "--LabApp.custom_css=True",
     ]  # fmt: skip
     clean = {**os.environ, "HOME": str(home), "JUPYTER_CONFIG_DIR": str(home / "config")}
     with open(home / "log", "w") as log:
@@ -120,4 +122,13 @@ def test_untrusted_lesson_shows_its_tables_and_figures(browser, jupyterlab):
         ".filter(node => node.scrollWidth > node.clientWidth + 1).length"
     )
     assert wide == 0
+    page.close()
+
+
+def test_closed_outputs_do_not_show_their_first_line(browser, jupyterlab):
+    page, _ = open_lesson(browser, jupyterlab, "05_compute_the_loss_by_hand.ipynb")
+    closed = page.locator(".jp-OutputPlaceholder").first
+    closed.scroll_into_view_if_needed()
+    assert "logits:" in closed.text_content()
+    assert "logits:" not in closed.inner_text()
     page.close()
