@@ -74,11 +74,13 @@ def open_lesson(browser, address, name, width=1440):
     elsewhere = []
     own = (address, "data:", "blob:", "ws://127.0.0.1")
     page.on("request", lambda request: request.url.startswith(own) or elsewhere.append(request.url))
-    page.goto(f"{address}/lab/tree/{name}")
+    page.goto(f"{address}/lab/tree/{name}?reset")  # without the lessons of an earlier page
     page.wait_for_function(
-        "() => window.jupyterapp?.shell.currentWidget?.context?.isReady "
-        "&& window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel"
-    )  # fmt: skip
+        "name => { const shown = window.jupyterapp?.shell.currentWidget;"
+        "return shown?.context?.path === name && shown.context.isReady "
+        "&& shown.sessionContext.session?.kernel; }",
+        arg=name,
+    )
     return page, elsewhere
 
 
