@@ -144,7 +144,7 @@ def _restore(holder: dict[str, Any], before: dict[str, Any]) -> None:
 
 def _remember(owner: Any, undo: list[Callable[[], Any]], depth: int) -> None:
     """Note how to put back the generators that an object holds, and what it holds them in."""
-    if isinstance(owner, torch.Generator):
+    if isinstance(owner, torch.Generator):  # noqa: SIM114  two types for mypy
         undo.append(partial(owner.set_state, owner.get_state()))
     elif isinstance(owner, np.random.RandomState):
         undo.append(partial(owner.set_state, owner.get_state()))
