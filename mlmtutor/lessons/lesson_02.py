@@ -57,9 +57,8 @@ def four_masks(batch, tokenizer, moved) -> Figure:
     canvas, axes = drawing(72, 43)
     for i, token in enumerate(tokens):
         axes.text(2 + 4.1 * i, 8, token, rotation=40, rotation_mode="anchor", color=TEXT)
-    axes.text(62, 2.5, "a change moves the", ha="center", color=TEXT, size=12)
-    for name, x in results.items():
-        axes.text(x, 6.5, name, ha="center", color=TEXT, weight="bold", size=12)
+    for x, y, name in ((62, 2.5, "a change moves the"), *((x, 6.5, n) for n, x in results.items())):
+        axes.text(x, y, name, ha="center", color=TEXT, weight="bold", size=12)
     for y, name, what, look, on in (
         (9, "input_ids", " == [MASK]", "replaced", row["input_ids"] == tokenizer.mask_token_id),
         (17.6, "attention_mask", "", "right", row["attention_mask"] == 1),

@@ -219,8 +219,7 @@ def four_fields(tokens: Sequence[str], hidden: Sequence[bool], labels: Sequence[
             if label:
                 arrow(axes, (left + 8.6, top + 2.1), (left + 12.4, top + 2.1), TEXT)
                 cells(axes, left + 12.6, top, [label], ["scored"], width=10.4, height=4.2, size=13)
-        asked = asks.get((row, column), "no question")
-        axes.text(x + 1.2, y + 12.8, asked, va="center", size=12, color=TEXT)
+        axes.text(x + 1.2, y + 13.3, asks.get((row, column), "no question"), size=12, color=TEXT)
         words.append(f"{row} and {column}: {len(inside)} ({' '.join(t for t, _ in inside)})")
     return finish(
         canvas,

@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -285,8 +286,7 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
     mean = f"{total:.2f} / {len(each)} = {each.mean():.2f}"
     canvas, axes = drawing(12, 7.6)
     for y, (row, here) in enumerate(zip(input_ids, scored, strict=True)):
-        looks = ["scored" if blue else "ignored" for blue in here]
-        cells(axes, 0, y, tokenizer.convert_ids_to_tokens(row), looks)
+        cells(axes, 0, y, tokenizer.convert_ids_to_tokens(row), np.where(here, "scored", "ignored"))
     words = tokenizer.convert_ids_to_tokens(labels[scored])
     for x, word, loss in zip((2.5, 4.5, 6.5), words, each, strict=True):
         cells(axes, x - 0.75, 2.5, [word], ["scored"], width=1.5, height=0.9, size=13)
@@ -298,15 +298,14 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
     for at, name in ((3.1, "label"), (4.25, "p"), (5.15, "−ln p"), (6.15, "sum"), (7.2, "loss")):
         axes.text(0.1, at, name, size=13)
     for at, wrong in ((6.15, by_all), (7.2, by_row)):
-        axes.text(7.9, at, f"✗ {wrong}", color=COLOURS["ignored"], size=11)
+        axes.text(7.6, at, f"✗ {wrong}", color=COLOURS["ignored"], size=13)
     told = ", ".join(f"{word} with -ln p {x:.2f}" for word, x in zip(words, each, strict=True))
     return finish(
         canvas,
         alt=f"A grid of {labels.numel()} positions. {(~scored).sum()} are grey: ignored. "
         f"{len(each)} are blue: scored, and the input shows [MASK]. Their labels are {told}. The "
         f"loss is the mean, {mean}. In grey the wrong ways out: {by_all}; {by_row}.",
-        caption="Keep the scored positions, take -ln p of each label, add, divide by their number. "
-        "Numbers are rounded only where they are shown.",
+        caption="Add -ln p of each label, divide by their number. Only what is shown is rounded.",
     )
 
 

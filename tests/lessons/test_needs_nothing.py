@@ -29,6 +29,7 @@ def nbval(option):
     return ["-m", "pytest", *options, option, str(needs_nothing.NOTEBOOK), "-o", "addopts="]
 
 
+@pytest.mark.slow
 def test_notebook_runs_without_mlmtutor_and_prints_what_is_stored(tmp_path):
     refused = without_mlmtutor(tmp_path, "-c", "import mlmtutor")
     assert "mlmtutor is refused here" in refused.stderr

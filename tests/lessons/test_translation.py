@@ -104,6 +104,7 @@ def test_links_to_headings_follow_the_translated_headings(chinese):
         assert fragment in fragments[target], (place, target, fragment)
 
 
+@pytest.mark.slow
 def test_copies_of_the_chinese_lessons_are_chinese(tmp_path, chinese):
     for place, notebook in chinese.items():
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)

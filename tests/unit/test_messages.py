@@ -33,6 +33,7 @@ def said():
 # --- The catalog ---
 
 
+@pytest.mark.slow
 def test_compiled_catalog_is_fresh():
     """After a change: ``make zh``."""
     known = translate.translations()

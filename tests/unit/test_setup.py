@@ -29,7 +29,8 @@ def project(tmp_path):
     (folder / "tools").mkdir(parents=True)
     (folder / "docs" / "explorer").mkdir(parents=True)
     lock = "docs/explorer/package-lock.json"
-    for name in ("pyproject.toml", "constraints.txt", "Makefile", "tools/setup.sh", lock):
+    tools = ("tools/setup.sh", "tools/lab.css")
+    for name in ("pyproject.toml", "constraints.txt", "Makefile", *tools, lock):
         shutil.copy(stored.ROOT / name, folder / name)
     (folder / "pip.log").touch()
     return folder
