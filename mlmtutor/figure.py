@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mlmtutor._html import COLOURS as COLOURS
@@ -141,7 +141,7 @@ LOOKS = {name: (colour, "white") for name, colour in COLOURS.items()} | {
 
 
 def cells(
-    axes: Any, x: float, y: float, texts: Sequence[Any], looks: Sequence[str], *,
+    axes: Any, x: float, y: float, texts: Sequence[Any], looks: Iterable[str], *,
     width: float = 1.0, height: float = 1.0, gap: float = 0.0, **font: Any,
 ) -> None:  # fmt: skip
     """Draw a row of boxes to the right of (x, y), a text in each, each in one of ``LOOKS``."""
