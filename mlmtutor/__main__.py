@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mlmtutor._html import printable
+
 if TYPE_CHECKING:
     from mlmtutor.doctor.source import Report
 
@@ -74,11 +76,6 @@ def _doctor(paths: list[str], form: str) -> int:
     if report.unusable or not report.files:
         return 2
     return 1 if report.findings else 0
-
-
-def printable(text: str) -> str:
-    """Return text that is one line in a terminal: a file name may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def as_text(report: "Report") -> str:

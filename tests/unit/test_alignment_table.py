@@ -4,6 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlmtutor import alignment
 from mlmtutor.alignment_table import BLOCK, LONGEST, MOST_ROWS, WIDEST
@@ -156,6 +158,24 @@ def test_alignment_leaves_its_input_alone(tokenizer):
     table_of(tokenizer, ids, labels, torch.zeros(9, 30522))
     assert ids.tolist() == IDS
     assert labels.tolist() == LABELS
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(
+    rows=st.integers(0, 10),
+    length=st.integers(0, 50),
+    special=st.sampled_from([-1, 30522, 2**40]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_alignment_shows_any_batch(tokenizer, rows, length, special, seed):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(30522, (rows, length), generator=generator)
+    labels = ids.masked_fill(torch.rand(ids.shape, generator=generator) < 0.8, -100)
+    for values in (labels, labels.masked_fill(ids % 7 == 0, special)):
+        table = table_of(tokenizer, ids, values)
+        assert table.scored == (values != -100).sum()
+        assert "".join(parsed(table).itertext()).endswith(table.summary)
+        assert str(table).endswith(table.summary)
 
 
 def test_alignment_wants_one_mapping_and_the_tokenizer_behind_it(tokenizer):
