@@ -94,9 +94,9 @@ def prose(notebook):
     return "\n\n".join(re.sub(r"```.*?```", "", cell.source, flags=re.S) for cell in cells)
 
 
-def words(notebook):
-    """Return the number of words of the text that a person wrote."""
-    return len(re.sub(r"</?[a-z][^>\n]*>|\]\([^)]*\)", " ", prose(notebook)).split())
+def words(text):
+    """Return the number of words of a text in Markdown."""
+    return len(re.sub(r"</?[a-z][^>\n]*>|\]\([^)]*\)", " ", text).split())
 
 
 def code_lines(notebook):
@@ -107,10 +107,10 @@ def code_lines(notebook):
 
 
 def minutes(notebook):
-    """Return how long a lesson takes: reading, each Predict, and the exercises."""
-    text = prose(notebook)
+    """Return how long a lesson takes: reading all of it, each Predict, and the exercises."""
+    text = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
     exercises = sum(map(int, re.findall(r"^### Exercise .*, (\d+) minutes\)$", text, re.M)))
-    reading = words(notebook) / WORDS_A_MINUTE + code_lines(notebook) / LINES_A_MINUTE
+    reading = words(text) / WORDS_A_MINUTE + code_lines(notebook) / LINES_A_MINUTE
     return math.ceil(reading + text.count("**Predict.**") + exercises)
 
 
@@ -223,7 +223,8 @@ def quiz(path):
     """Return "Check yourself": each choice opens and says why it is right or wrong."""
     asked = tomllib.loads((NOTEBOOKS / "quiz.toml").read_text(encoding="utf-8"))
     parts = ["## Check yourself", "Choose, then open your choice."]
-    for number, question in enumerate(asked[path.name[:2]], 1):
+    key = path.name[:2] if path.parent == NOTEBOOKS else path.stem
+    for number, question in enumerate(asked[key], 1):
         parts.append(f"**{number}.** {question['asks']}")
         for choice in question["choice"]:
             sign = "✓" if choice.get("right") else "✗"
@@ -245,15 +246,12 @@ def refresh_generated(notebook, path):
     if path == lesson_paths()[0]:
         made = {"lesson-table": lesson_table(), "navigation": navigation(path)}
     else:
-        made["practice"] = practice(notebook, path)
-        [about] = tagged(notebook, "about")
-        about.source = re.sub(r"^\*\*\d+ minutes\.\*\*", f"**{minutes(notebook)} minutes.**",
-                              about.source)  # fmt: skip
-    if tagged(notebook, "quiz"):
-        made["quiz"] = quiz(path)
+        made = {"practice": practice(notebook, path), "quiz": quiz(path)}
     for tag, source in made.items():
         [cell] = tagged(notebook, tag)
         cell.source = source
+    for about in tagged(notebook, "about"):
+        about.source = re.sub(r"(?<=^\*\*)\d+", str(minutes(notebook)), about.source)
 
 
 def hide(notebook):
