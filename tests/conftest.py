@@ -1,11 +1,7 @@
 import pytest
-import torch
 from browser import CHROMIUM, QUIET
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-from mlmtutor import load_tutor
-
-torch.set_num_threads(1)
+# torch is imported where it's used: the process that starts the workers doesn't wait for it.
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +17,8 @@ def browser():
 
 @pytest.fixture(scope="session")
 def tutor():
+    from mlmtutor import load_tutor
+
     return load_tutor()
 
 
@@ -32,6 +30,9 @@ def tokenizer(tutor):
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A random BERT of two layers with ten tokens, saved as a checkpoint."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+
     folder = tmp_path_factory.mktemp("tiny")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "##s", "."]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")

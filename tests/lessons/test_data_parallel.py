@@ -31,6 +31,7 @@ def one_process(folder, batch):
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
+@pytest.mark.slow
 def test_run_data_parallel_equals_one_process_when_divided_by_all_labels(tiny):
     empty = {**BATCH, "labels": LABELS.clone()}  # the second process has no label
     empty["labels"][1::2] = -100

@@ -43,6 +43,7 @@ def test_compiled_catalog_is_fresh():
     assert packed.read_bytes() == translate.mo(compiled)
 
 
+@pytest.mark.slow  # it asks each checker about each mistake
 def test_catalog_has_each_message():
     """After a change: ``python -m tools.translate update``, then the catalog, then ``make zh``."""
     known = translate.translations()
@@ -51,6 +52,7 @@ def test_catalog_has_each_message():
     assert {text for text in wanted if text not in known} == set()
 
 
+@pytest.mark.slow  # it asks each checker about each mistake
 def test_each_filled_template_comes_in_chinese_with_its_values(chinese):
     known = translate.translations()
     filled = {key: example for key, (_, example) in said().items() if example}

@@ -49,6 +49,7 @@ def test_load_tutor_takes_a_path_by_argument_and_by_environment(tiny_folder, mon
         load_tutor(3)
 
 
+@pytest.mark.slow
 def test_load_tutor_prints_nothing():
     code = "from mlmtutor import load_tutor; load_tutor()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
