@@ -103,8 +103,18 @@ class Program:
         self.words = {word(node) for node in self.nodes}
         foreign = (self.words | self.origins.keys()) - self.definitions.keys()
         self.models = {self.kind_of_class(name) for name in foreign} - {""}
+        self.has_masked = "masked" in self.models
         collators = self.called.get("DataCollatorForLanguageModeling", [])
         self.collates = any(self.masks(call) is not False for call in collators)
+        every = (call for calls in self.called.values() for call in calls)
+        self.trainers = [call for call in every if self.class_called(call.func) == "Trainer"]
+        given = {last(one) or last(getattr(one, "func", None)) for call in self.trainers
+                 for one in self.meant(self.argument(call, "data_collator", 2))}  # fmt: skip
+        models = [self.kinds(self.argument(call, "model", 0)) for call in self.trainers]
+        self.computes = self.definitions.keys() & {"compute_loss", "training_step"}  # its own loss
+        self.trains = {"masked"} in models and not self.computes
+        hides = any(named("hides", name) for name in self.words if name.isidentifier())
+        self.unmasked = self.trains and not hides and given <= set(WORDS["pads"])
 
     def _learn(self, node: ast.AST) -> None:
         match node:
@@ -129,6 +139,25 @@ class Program:
                         if isinstance(one, ast.Subscript):
                             items = self.items.setdefault(dotted(one.value), [])
                             items.append((last(one), value, value))
+
+    def class_called(self, function: ast.expr) -> str:
+        """The class of transformers that is called, also through a class of this file."""
+        name = dotted(function)
+        own = self.definitions.get(name)
+        if isinstance(own, ast.ClassDef):
+            changed = any(getattr(n, "name", "") == "__init__" or isinstance(n, ast.AnnAssign)
+                          for n in own.body)  # fmt: skip
+            same = not own.bases or dotted(own.bases[0]) == name
+            return "" if changed or same else self.class_called(own.bases[0])
+        origin = self.origin(name)
+        star = not origin and self.origins.get("*") == "transformers.*"
+        return name if star else origin.rpartition(".")[2] * origin.startswith("transformers.")
+
+    def block(self, node: ast.stmt) -> tuple[ast.AST, bool]:
+        """The statement around one, and whether it stands under its ``else``."""
+        parent = self.parents[node]
+        other = next(iter(getattr(parent, "orelse", ())), None)
+        return parent, other is not None and node.lineno >= other.lineno
 
     def function(self, node: ast.AST) -> ast.AST | None:
         """The function around a node; ``None`` is the module."""
@@ -182,6 +211,8 @@ class Program:
         """``masked``, ``causal`` or ``other`` (another model); empty for what is no model."""
         bases: list[ast.AST] = []  # of this file
         while isinstance(own := self.definitions.get(name), ast.ClassDef) and own not in bases:
+            if any(getattr(part, "name", "") == "forward" for part in own.body):
+                return "other"  # with labels of its own
             bases.append(own)
             name = dotted(own.bases[0]) if own.bases else ""
         origin = self.origin(name)
@@ -224,7 +255,7 @@ class Program:
             looks_up = last(node.func) in ("convert_tokens_to_ids", "token_to_id")
             texts = ("mask_token", *WORDS["spellings"])
             return looks_up and any(word(text) in texts for text in node.args)
-        if named("mask_id", last(node)) or number(node) in WORDS["mask_ids"]:
+        if named("mask_id", word(node)) or number(node) in WORDS["mask_ids"]:
             return True
         known = self.values(node) if isinstance(node, ast.Name) and depth < 3 else []
         return bool(known) and all(self.is_mask_id(value, depth + 1) for value in known)

@@ -23,7 +23,7 @@ from mlmtutor.doctor.program import (
     number,
 )
 
-COPY, HARMLESS = (set(words.split()) for words in WORDS["calls"].values())
+COPY, LOOK, HARMLESS, MODULES = (set(words.split()) for words in WORDS["calls"].values())
 
 
 @dataclass(eq=False)
@@ -43,8 +43,9 @@ class Ids:
     place: ast.AST | None = None
 
     def copied(self, place: ast.AST) -> "Ids":
-        """A copy, whose mask token was not written but copied."""
-        mask = {"mask": place} if "mask" in self.written else {}
+        """A copy; what copies masked ids is named as the place of their mask token."""
+        copies = "mask" in self.written and not self.written.keys() & {"one", -100}
+        mask = {"mask": place} if copies else {}
         return Ids(self.root, self.version, self.written | mask, place)
 
     def holds_same(self, other: "Ids") -> bool:
@@ -58,18 +59,20 @@ class Recipe:
     def __init__(self, program: Program, statements: list[ast.stmt]) -> None:
         self.program = program
         self.known: dict[str, Ids] = {}
-        self.given: dict[str, Ids | None] = {}  # to a dictionary, to a call, to the caller
+        # what leaves: in a dictionary, in a call, to the caller
+        self.given: dict[str, tuple[Ids | None, ast.AST]] = {}
         self.judged: set[Ids] = set()
+        self.hidden: set[object] = set()  # positions that got the mask token, and in which block
         self.found: list[tuple[str, ast.AST | None]] = []
         self.stamp = itertools.count(1)
         for statement in statements:
+            self.block = program.block(statement)
             self._run(statement)
-        self._close()
 
     def _run(self, node: ast.stmt) -> None:
         for child in ast.iter_child_nodes(node):
             for part in ast.walk(child) if isinstance(child, ast.expr) else ():
-                self.given |= {key: self._value(value) for key, value, _ in items_of(part)}
+                self.given |= {key: (self._value(v), v) for key, v, _ in items_of(part)}
                 if isinstance(part, ast.Call):
                     self._call(part)
         match node:
@@ -81,22 +84,32 @@ class Recipe:
             case ast.AugAssign(target=target, op=op, value=value):
                 self._assign(target, ast.BinOp(target, op, value))
             case ast.Return(value=ast.Tuple(elts=parts)):
-                self.given |= {last(part): self._value(part) for part in parts}
+                self._give(parts)
             case ast.Expr(value=ast.Call() as call) if last(call.func) not in HARMLESS:
                 for part in (*call.args, *(given.value for given in call.keywords)):
                     self._touch(dotted(part))  # a call that stands alone may change its arguments
+
+    def _give(self, parts: list[ast.expr]) -> None:
+        """To the caller, or to a dataset: ``ids, torch.tensor(labels)``."""
+        for path in (dotted(node) for part in parts for node in ast.walk(part)):
+            if path and path not in self.program.origins:
+                ids = self._get(path)
+                self.given[path.rpartition(".")[2]] = ids, ids.place or parts[0]
 
     # What an expression holds
 
     def _get(self, path: str) -> Ids:
         return self.known.setdefault(path, Ids((path, next(self.stamp))))
 
+    def _said(self, node: ast.AST) -> tuple[object, ...]:
+        """An expression and what is in its names: equal for two if both give the same."""
+        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} & self.known.keys()
+        held = ((self.known[name], self.known[name].version) for name in sorted(names))
+        return (ast.unparse(node), *held)
+
     def _text(self, call: ast.Call) -> object:
         """What stands for a text that is tokenized: the same text gives the same ids."""
-        if not call.args:
-            return call
-        names = sorted({n.id for n in ast.walk(call.args[0]) if isinstance(n, ast.Name)})
-        return (ast.unparse(call.args[0]), dotted(call.func), *map(self.known.get, names))
+        return (*self._said(call.args[0]), dotted(call.func)) if call.args else call
 
     def _value(self, node: Any) -> Ids | None:
         """What is known of an expression."""
@@ -116,7 +129,8 @@ class Recipe:
                 self._assign(loop.target, loop.iter)
                 return self._chosen(test, yes, no, node)
             case ast.List() | ast.BinOp() | ast.ListComp():
-                fills: dict[Any, ast.AST] = {self._filler(part): part for part in ast.walk(node)}
+                lists = [part for part in ast.walk(node) if isinstance(part, ast.List)]
+                fills: dict[Any, ast.AST] = {self._constant(part): part for part in (*lists, node)}
                 fills.pop(None, None)
                 start = self.known.get(dotted(getattr(node, "left", None)))  # ids + [0] * missing
                 made = start.copied(node) if start else Ids(None if fills else node)
@@ -124,42 +138,59 @@ class Recipe:
                 return made
         return None
 
-    def _filler(self, node: ast.AST) -> object:
-        """The constant that ``[0]`` or ``torch.zeros(n)`` is full of."""
-        if isinstance(node, ast.List) and len(node.elts) == 1:
-            return self._constant(node.elts[0])
-        if not isinstance(node, ast.Call) or last(node.func) not in WORDS["filled"]:
-            return None
-        at, words = WORDS["filled"][last(node.func)], ("fill_value", "padding_value", "value")
-        given = [w.value for w in node.keywords if w.arg in words] + node.args[at : at + 1]
-        return self._constant(given[0]) if given else 0
+    def _arguments(self, call: ast.Call) -> tuple[str, bool, list[Any]]:
+        """The name of a call, whether it is a method, and its arguments, with the object first."""
+        owner = getattr(call.func, "value", None)
+        modules = self.program.origins.keys() | MODULES
+        is_method = owner is not None and dotted(owner).split(".")[0] not in modules
+        return last(call.func), is_method, [owner, *call.args] if is_method else call.args
 
     def _made_by(self, node: ast.Call) -> Ids | None:
         """What a call makes of ids: ``x.clone()``, ``torch.where(...)``, ``x.masked_fill(...)``."""
-        name, owner = last(node.func), getattr(node.func, "value", None)
-        is_method = owner is not None and dotted(owner).split(".")[0] not in self.program.origins
-        arguments: list[Any] = [owner, *node.args] if is_method else node.args
+        name, is_method, arguments = self._arguments(node)
         match name, arguments:
             case ("where", [yes, test, no]) if is_method:
                 return self._chosen(test, yes, no, node)
             case ("where", [test, yes, no]) | ("masked_fill", [no, test, yes]):
                 return self._chosen(test, yes, no, node)
-            case _ if name in WORDS["filled"] and not (is_method and name == "pad"):
-                return Ids(written={self._filler(node): node})
-            case "encode" | "convert_tokens_to_ids", _:
-                return Ids(self._text(node))
+            case _ if (constant := self._constant(node)) is not None:
+                return Ids(written={constant: node})
+            case "encode" | "convert_tokens_to_ids", [_, tokens, *_]:
+                words = self._value(tokens)
+                return Ids(self._text(node), 0, words.copied(node).written if words else {})
             case _, [first, *_] if name in COPY:
                 return (base := self._value(first)) and base.copied(node)
         return None
 
     def _constant(self, node: ast.AST | None) -> object:
-        """A number, ``pad``, or ``None`` for what is not a constant."""
+        """A number or ``pad``, also that which a list or a tensor is full of; ``None``: neither."""
         if (value := number(node)) is not None:
             return value
         if special := re.search(r"(pad(_?token)?_?(id|idx|index)$)|ignore", last(node), re.I):
             return "pad" if special[1] else -100
-        known = self.program.values(node) if isinstance(node, ast.Name) else []
-        return number(known[0]) if len(known) == 1 else None
+        match node:
+            case ast.Name():
+                known = self.program.values(node)
+                return number(known[0]) if len(known) == 1 else None
+            case ast.List(elts=[one]) | ast.ListComp(elt=one):
+                return self._constant(one)
+            case ast.BinOp(ast.List() as start, ast.Mult()):  # [0] * missing
+                return self._constant(start)
+            case ast.BinOp(left, op, right):  # torch.zeros(n) - 100
+                match op, self._constant(left), self._constant(right):
+                    case ast.Mult(), int(a), int(b):
+                        return a * b
+                    case ast.Sub(), int(a), int(b):
+                        return a - b
+            case ast.Call():
+                name, is_method, arguments = self._arguments(node)
+                if name in WORDS["filled"] and (name, is_method) != ("pad", True):
+                    at, value = WORDS["filled"][name]
+                    given = [w.value for w in node.keywords if w.arg in WORDS["values"]]
+                    given += node.args[at : at + 1]
+                    return self._constant(given[0]) if given else value
+                return self._constant(arguments[0]) if name in COPY and arguments else None
+        return None
 
     def _test(self, node: Any) -> tuple[bool, Ids | None, object]:
         """``(True, ids, "mask")`` of ``ids == mask_id``; ``(False, ids, -1)`` of ``ids != -1``."""
@@ -170,10 +201,14 @@ class Recipe:
                     (node,) = known if len(known := self.program.values(node)) == 1 else (None,)
                 case ast.UnaryOp(op=ast.Invert() | ast.Not(), operand=node):
                     equal = not equal
+                case ast.Subscript(value=node) | ast.Tuple(elts=[*_, node]):
+                    pass
+                case ast.Call() if last(node.func) in LOOK and self._arguments(node)[2]:
+                    node = self._arguments(node)[2][0]  # torch.where(ids == mask_id)
         match node:
             case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq() as op], comparators=[right]):
                 equal ^= isinstance(op, ast.NotEq)
-            case ast.Call(func=ast.Attribute(value=left, attr="eq" | "ne" as op), args=[right]):
+            case ast.Call(ast.Attribute(left, "eq" | "ne" | "index" as op), [right]):
                 equal ^= op == "ne"
             case _:
                 return False, None, None
@@ -194,26 +229,44 @@ class Recipe:
     def _store(self, ids: Ids, test: ast.expr, value: Any, place: ast.AST) -> None:
         """``ids[test] = value``."""
         constant, masks = self._constant(value), self.program.is_mask_id(value)
+        equal, other, what = self._test(test)
+        here, fills = (self._said(test), self.block), ids.written.keys() & {0, -1, "pad"}
         if masks or constant is None or (isinstance(constant, int) and constant > 0):
             source = self._value(value.value) if isinstance(value, ast.Subscript) else None
-            ids.written.pop("mask", None)
+            old, rest = ids.written.get("mask"), ids.written.get("rest")
+            stored = isinstance(old, ast.Subscript) and old is not rest  # maybe in another branch
+            if not stored or what == "mask" or here in self.hidden:
+                ids.written.pop("mask", None)
             ids.written["mask" if masks else "some"] = place
+            if masks:
+                self.hidden.add(here)
+            elif not source and isinstance(self.block[0], ast.For) and isinstance(test, ast.Name):
+                ids.written = {"some": place}  # each row in turn: nothing is left of a filler
             if ids.root:
                 ids.version = next(self.stamp)  # other ids stand in it now
             elif source and not masks:
                 ids.root, ids.version = source.root, source.version
-                ids.written["mask" if "mask" in source.written else "one"] = place
+                at_masks = equal and what == "mask" and other and other.holds_same(source)
+                wrong = "mask" in source.written or (at_masks and not source.written)
+                ids.written["mask" if wrong else "one"] = place
+            return
+        if here in self.hidden:
+            equal, other, what = True, None, "mask"
+        if what == "mask":
+            aside = "masks" if equal and constant == -100 else "rest"
+            if aside == "masks":
+                ids.written.pop("mask", None)
+                aside = "some" if ids is other and self._came_as_labels(ids) else aside
+            ids.written[aside] = place
+            if not equal and other and (other is ids or ids.holds_same(other)):
+                ids.written["mask"] = place  # nothing is left but the masks of these very ids
+        elif equal:
+            ids.written.pop(what, None)
         else:
-            equal, other, what = self._test(test)
-            if what == "mask":
-                ids.written["masks" if equal and constant == -100 else "rest"] = place
-                if not equal and other and (other is ids or ids.holds_same(other)):
-                    ids.written["mask"] = place  # nothing is left but the masks of these very ids
-            elif equal:
-                ids.written.pop(what, None)
-            else:
-                ids.written["some"] = place
-            ids.written[constant] = place
+            ids.written["some"] = place
+            for fill in fills if constant == -100 else ():
+                del ids.written[fill]
+        ids.written[constant] = place
 
     def _touch(self, path: str) -> None:
         """Something unknown may have changed it: nothing is claimed any more."""
@@ -244,6 +297,9 @@ class Recipe:
                 del self.known[key]
             if text:
                 self.known[f"{path}.input_ids"] = Ids(text)
+        self._bind_items(path, value)
+
+    def _bind_items(self, path: str, value: Any) -> None:
         for key, part, _ in items_of(value):
             if inner := self._value(part):
                 self.known[f"{path}.{key}"] = inner
@@ -260,10 +316,19 @@ class Recipe:
                 seen = self._value(given) if given else self._get(f"{star}.input_ids")
                 self._judge(labels, seen, words.get(key) or labels.place or node, called=True)
             elif labels and not kinds:
-                self.given[key] = labels
-        if name in ("masked_fill_", "append", "index_fill_") and node.args and owner:
+                self.given[key] = labels, node
+        if name[:1].isupper() and not re.search("loss|entropy", name, re.I):
+            self._give(node.args)  # TensorDataset(ids, labels)
+        if name == "fill_" and owner:
+            self._get(owner).written = {self._constant(node): node}
+        if name in ("masked_fill_", "append", "index_fill_", "extend") and node.args and owner:
             test = node.args[0] if name == "masked_fill_" else ast.Constant(0)
+            inner = self._value(node.args[-1]) if name == "append" else None
             self._store(self._get(owner), test, node.args[-1], node)
+            fills = {} if inner is None else inner.written
+            self._get(owner).written |= {k: fills[k] for k in fills.keys() & {0, -1, "pad"}}
+        for part in node.args if name == "update" and owner else ():
+            self._bind_items(owner, part)
 
     # What is wrong
 
@@ -277,7 +342,7 @@ class Recipe:
             self.found += [(code, written[fill]) for fill in fills & written.keys() if called]
         if "mask" in written:
             self.found.append(("label-is-mask", written["mask"]))
-        elif aside == {"masks"}:
+        elif aside == {"masks"} and labels.root and (self.program.has_masked or self.hidden):
             self.found.append(("inverted-selection", written["masks"]))
         elif seen and called and labels.holds_same(seen):
             text = "rest" in aside or (one and "[MASK]" in " ".join(self.program.words))
@@ -286,21 +351,37 @@ class Recipe:
             self.found.append(("labels-are-inputs", place))
         self.judged.add(labels)
 
-    def _close(self) -> None:
+    def repairs(self) -> bool:
+        """Whether labels that came from elsewhere are set aside here."""
+        aside = (ids for ids in self.known.values() if {"rest", "some"} & ids.written.keys())
+        return any(self._came_as_labels(ids) for ids in aside)
+
+    def _came_as_labels(self, ids: Ids) -> bool:
+        root = str(ids.root[0]) if isinstance(ids.root, tuple) else ""
+        return is_labels(root.rpartition(".")[2])
+
+    def close(self) -> None:
         """At the end of the function: what its labels are beside the ids that it masks."""
+        program = self.program
         ends = {path: path.rpartition(".")[2] for path in self.known}
-        labels = {ids for path, ids in self.known.items() if is_labels(ends[path])}
-        labels |= {ids for key, ids in self.given.items() if ids and is_labels(key)}
-        alone = self.program.models == {"masked"} and not self.program.collates
+        leave = [(key, ids) for key, (ids, _) in self.given.items() if ids]
+        leave += [(ends[path], ids) for path, ids in self.known.items() if "." in path]
+        here = [(ends[path], ids) for path, ids in self.known.items()]
+        labels = {ids: key for key, ids in here + leave if is_labels(key)}
+        alone = program.models == {"masked"} and not program.collates
         chooses = any(named("chosen", key) for key in self.given)  # for a loss of its own
-        masked = [ids for ids in self.known.values() if "mask" in ids.written]
-        for ids in labels - self.judged:
+        masked = [ids for _, ids in leave if "mask" in ids.written and alone and not chooses]
+        inputs = [ids for key, ids in leave if key == "input_ids" and program.unmasked]
+        for ids in labels.keys() - self.judged:
             text = ids.root[0] if isinstance(ids.root, tuple) else ""
             spelled = isinstance(text, str) and any(mask in text for mask in WORDS["spellings"])
-            if spelled and "some" not in ids.written and ids.place:
+            if spelled and not ids.written.keys() & {"some", "masks"} and ids.place:
                 ids.written.setdefault("mask", ids.place)  # labels = tokenizer("[MASK]").input_ids
-            for seen in (None, *(masked if alone and not chooses else ())):
-                self._judge(ids, seen, ids.place)
+            trained = program.trains and ("labels", ids) in leave
+            place = ids.place or self.given.get(labels[ids], (None, None))[1]
+            seen = masked + inputs if any(ids is given for _, given in leave) else []
+            for one in (None, *seen):
+                self._judge(ids, one, place, trained)
 
 
 def follow(program: Program) -> Iterator[tuple[str, ast.AST | None]]:
@@ -309,5 +390,11 @@ def follow(program: Program) -> Iterator[tuple[str, ast.AST | None]]:
     for node in program.nodes:
         if isinstance(node, ast.stmt) and not isinstance(program.parents[node], ast.ClassDef):
             blocks.setdefault(program.function(node), []).append(node)
-    for statements in blocks.values():
-        yield from Recipe(program, statements).found
+    recipes = [Recipe(program, statements) for statements in blocks.values()]
+    repaired = any(recipe.repairs() for recipe in recipes)
+    for recipe in recipes:
+        sure = len(recipe.found)
+        recipe.close()
+        later = recipe.found[sure:]
+        yield from recipe.found[:sure]
+        yield from (one for one in later if not repaired or one[0] != "labels-are-inputs")

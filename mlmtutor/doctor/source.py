@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlmtutor.doctor.program import (
+    FUNCTIONS,
     WORDS,
     Program,
     dotted,
@@ -129,7 +130,7 @@ def _used(program: Program) -> Iterator[tuple[str, str, ast.AST]]:
             case ast.Name(id=name) if star and name not in own:
                 yield "names", name, node
             case ast.Call(func=function):
-                owner = _class_of_transformers(program, function)
+                owner = program.class_called(function)
                 if owner in _gone():
                     yield from ((owner, key, place) for key, _, place in program.keywords(node))
                 if tokenizers and last(function) in ("encode_plus", "batch_encode_plus"):
@@ -165,20 +166,6 @@ def _obsolete(program: Program) -> Iterator[Found]:
             yield "obsolete-name", node, f"{told.format(name)} since transformers {since}", fix
 
 
-def _class_of_transformers(program: Program, function: ast.expr) -> str:
-    """The class of transformers that is called, also through a class of this file."""
-    name = dotted(function)
-    own = program.definitions.get(name)
-    if isinstance(own, ast.ClassDef):
-        changed = any(getattr(n, "name", "") == "__init__" or isinstance(n, ast.AnnAssign)
-                      for n in own.body)  # fmt: skip
-        same = not own.bases or dotted(own.bases[0]) == name
-        return "" if changed or same else _class_of_transformers(program, own.bases[0])
-    origin = program.origin(name)
-    star = not origin and program.origins.get("*") == "transformers.*"
-    return name if star else origin.rpartition(".")[2] * origin.startswith("transformers.")
-
-
 def _is_guarded(program: Program, node: ast.AST) -> bool:
     """Whether a place is for other releases: in a ``try``, after a look at the version."""
     while parent := program.parents.get(node):
@@ -197,6 +184,10 @@ def _is_guarded(program: Program, node: ast.AST) -> bool:
 
 def _hand_spelled(program: Program) -> Iterator[Found]:
     """A mask token in a text that is given to a tokenizer of another family."""
+    given = [value for _, value in program.bound.get("mask_token", [])]  # tokenizer.mask_token
+    added = " ".join(map(ast.unparse, program.called.get("add_special_tokens", [])))
+    if "mask_token" in added or any(isinstance(value, ast.Constant) for value in given):
+        return
     for call in itertools.chain(*program.called.values()):
         encodes = named("encodes", last(call.func))
         tokenizer = getattr(call.func, "value", call.func) if encodes else call.func
@@ -228,28 +219,32 @@ def _trainers(program: Program) -> Iterator[Found]:
     """``Trainer``: the model, its collator, its labels and its metric belong together."""
     labelled = any(is_labels(name) for name in program.words if name.isidentifier())
     tokenizes = any(re.search(r"tok\w*$", name, re.I) for name in program.called)
-    for call in itertools.chain(*program.called.values()):
-        if _class_of_transformers(program, call.func) != "Trainer":
-            continue
+    for call in program.trainers:
         kinds = program.kinds(program.argument(call, "model", 0))
         given = program.argument(call, "data_collator", 2)
         made = {last(one.func): one for one in program.meant(given) if isinstance(one, ast.Call)}
         masker = made.get("DataCollatorForLanguageModeling")
         if masker and (kinds, program.masks(masker)) in (({"causal"}, True), ({"masked"}, False)):
             yield "collator-of-another-task", call
-        labels = labelled or program.collates or not tokenizes
+        labels = labelled or program.collates or not tokenizes or program.computes
         if kinds == {"masked"} and not labels and (not given or "DataCollatorWithPadding" in made):
             yield "no-labels-for-trainer", call
-        metric = program.definitions.get(last(program.argument(call, "compute_metrics")))
-        yield from _metric(metric) if kinds == {"masked"} else ()
+        given = program.argument(call, "compute_metrics")
+        metrics = [program.definitions.get(last(given)), *program.meant(given)]
+        for metric in metrics if kinds == {"masked"} else ():
+            yield from _metric(metric) if isinstance(metric, FUNCTIONS) else ()
 
 
-def _metric(function: ast.AST | None) -> Iterator[Found]:
+def _metric(function: Any) -> Iterator[Found]:
     """A metric that takes all positions: nothing in it looks for the ignored ones."""
-    inside = list(ast.walk(function)) if function else []
-    chooses = ast.NotEq | ast.Gt | ast.GtE
-    if any(number(n) == -100 or isinstance(n, chooses) or "ignore" in last(n) for n in inside):
-        return
+    inside: list[Any] = list(ast.walk(function))
+    given = {parameter.arg for parameter in function.args.args}
+    for node in inside:
+        helper = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        helped = helper and any(last(one) in given for one in node.args)
+        chooses = isinstance(node, ast.NotEq | ast.Gt | ast.GtE) or named("keeps", last(node))
+        if helped or chooses or number(node) == -100:
+            return
     for node in inside:
         scores = isinstance(node, ast.Call) and named("scores", last(node.func))
         equals = isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq)
@@ -361,6 +356,8 @@ def _parse(source: str | bytes, notebook: bool) -> Any:
 
 def _without_magics(source: str) -> str:
     """A cell as Python: by IPython where it is installed, else without the lines of magics."""
+    long = r"^([ \t]*)[%!](?:.*\\\n)+.*"  # a command over several lines
+    source = re.sub(long, lambda m: m[1] + "pass" + "\n" * m[0].count("\n"), source, flags=re.M)
     source = textwrap.dedent(re.sub(r"\A(\s*)%%(time|timeit|capture|prun)\b.*", r"\1", source))
     if source.lstrip().startswith("%%"):
         return ""
