@@ -8,6 +8,7 @@ PYTHON ?=
 PIP_ARGS ?=
 LAB_ARGS ?=
 TEST_ARGS ?=
+RELEASES ?= 4.57.* 5.*
 export PYTHON PIP_ARGS
 
 py := .venv/bin/python
@@ -73,6 +74,14 @@ bench:  ## Measure speed in one run, a quarter of an hour
 	$(py) -m pytest -o addopts= -o 'python_files=bench_*.py' benchmarks -q -s \
 		--benchmark-columns=median,iqr,rounds --benchmark-json=build/bench.json
 
-matrix:  ## Run tests and lessons on the oldest and newest transformers; needs a network
+matrix:  ## What make test runs, on the oldest and newest transformers (RELEASES="4.57.* 5.*")
 	$(setup) test
-	$(py) -m tools.matrix
+	@mkdir -p build/matrix
+	@grep -vE '^(transformers|tokenizers|huggingface.hub)==' constraints.txt > build/matrix/constraints.txt
+	@for release in $(RELEASES); do \
+		python="build/matrix/$$release/bin/python"; \
+		$(py) -m venv "build/matrix/$$release" && "$$python" -m pip install -q -U $(PIP_ARGS) \
+			-c build/matrix/constraints.txt -e ".[test]" "transformers==$$release" && \
+		"$$python" -m pytest -n 2 --dist loadfile -m "not slow and not browser" --ignore=tests/site \
+			-o addopts="--doctest-modules --nbval-lax --nbval-current-env" $(TEST_ARGS) || exit 1; \
+	done
