@@ -60,7 +60,8 @@ class Exercise:
         errors: what to say where the text of a raised error matches a pattern.
         without: names that a right answer may not use.
         divisor: of the arguments, the number that the right sum is divided by.
-        mistakes: pairs of a wrong function and what is said to those who wrote it.
+        of: makes of the arguments what the wrong functions get in their place.
+        wrong: the wrong functions, by what is said to those who wrote them.
     """
 
     right: Function
@@ -72,19 +73,16 @@ class Exercise:
     errors: dict[str, str] = dataclasses.field(default_factory=dict)
     without: tuple[str, ...] = ()
     divisor: Callable[..., int] | None = None
-    mistakes: list[tuple[Function, Message]] = dataclasses.field(default_factory=list)
+    of: Callable[..., tuple[Any, ...]] = lambda *case: case
+    wrong: dict[Any, Function] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.__doc__ = self.right.__doc__
 
-    def mistake(self, message: Message) -> Callable[[Function], Function]:
-        """Register the decorated wrong function and what to say to those who wrote it."""
-
-        def register(wrong: Function) -> Function:
-            self.mistakes.append((wrong, message))
-            return wrong
-
-        return register
+    @property
+    def mistakes(self) -> list[tuple[Function, Message]]:
+        """Pairs of a wrong function, of the arguments, and what is said to those who wrote it."""
+        return [(lambda *a, f=f: f(*self.of(*a)), said) for said, f in self.wrong.items()]
 
     def __call__(self, answer: Function) -> None:
         """Judge the reader's function: print ``✓``, or raise :class:`WrongAnswer`.
@@ -134,7 +132,7 @@ class ByHand(Exercise):
     """An exercise with a judge of its own, where comparing outputs isn't enough.
 
     The judge gets the reader's function, returns what was proven, and raises
-    :class:`WrongAnswer`; ``mistakes`` are what it has to tell apart.
+    :class:`WrongAnswer`; ``wrong`` holds what it has to tell apart.
     """
 
     def __init__(self, right: Function, judge: Callable[[Function], str]) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-from typing import Any
 
 import torch
 import transformers
@@ -86,18 +85,14 @@ def reload(model, name, seed=0):
 
 
 def _masked_sentences():
-    bert = torch.tensor(
-        [
-            [101, 1045, 2215, 2000, 2689, 1996, 2088, 102],
-            [101, 2016, 4149, 1996, 2482, 1012, 102, 0],
-        ]
-    )
+    first = [101, 1045, 2215, 2000, 2689, 1996, 2088, 102]
+    second = [101, 2016, 4149, 1996, 2482, 1012, 102, 0]
+    bert = torch.tensor([first, second])
     roberta = torch.tensor([[0, 713, 16, 10, 2], [0, 100, 236, 7, 2], [0, 12, 9, 2, 1]])
     return [
-        (bert.masked_fill(torch.isin(bert, torch.tensor([2689, 2016, 2482])), 103), bert, 103),
-        (roberta.masked_fill(torch.isin(roberta, torch.tensor([713, 16, 7, 9])), 50264), roberta,
-         50264),
-    ]  # fmt: skip
+        (ids.masked_fill(torch.isin(ids, torch.tensor(gone)), mask), ids, mask)
+        for ids, gone, mask in ((bert, [2689, 2016, 2482], 103), (roberta, [713, 16, 7, 9], 50264))
+    ]
 
 
 @exercise(
@@ -106,62 +101,42 @@ def _masked_sentences():
     returns=("label tensor",),
     hint="There is one label for each position, ignored ones too.",
 )
-def check_labels_for_masked(input_ids, original_ids, mask_token_id):
+def check_labels_for_masked(input_ids, original_ids, mask_token_id, rest=-100):
     """labels_for_masked(input_ids, original_ids, mask_token_id): labels of the masked positions."""
-    return _labels(input_ids, original_ids, mask_token_id)
+    return torch.where(input_ids == mask_token_id, original_ids, rest)
 
 
-def _labels(ids, old, mask, rest=-100):
-    return torch.where(ids == mask, old, rest)
-
-
-def _first_of_each_row(ids, old, mask):
-    first = (ids == mask) & ((ids == mask).cumsum(-1) == 1)
-    return torch.where(first, old, -100)
-
-
-def _no_id(value):
-    return (
-        f"The other positions hold {value}, and the loss leaves out -100 alone: any other value "
-        "is taken for the id of a token."
-    )
-
-
-_said_of_labels: dict[Any, Any] = {
-    lambda ids, old, mask, found: (
-        f"The label at a masked position is {mask}, the id of [MASK]: the model would learn to "
-        "answer [MASK]. The label is the token that stood there before."
-    ): lambda ids, old, mask: torch.where(ids == mask, ids, -100),
-    lambda ids, old, mask, found: (
-        "Your function returns a list, not a tensor. Return labels as a tensor of shape "
-        f"{tuple(ids.shape)}."
-    ): lambda *case: _labels(*case).tolist(),
-    lambda ids, old, mask, found: (
-        f"Your labels have shape {tuple(found.shape)}, and the input has shape "
-        f"{tuple(ids.shape)}. There is one label for each position, ignored ones too."
-    ): lambda ids, old, mask: old[ids == mask],
-    "Every position has its id as label, so every position is scored. Where nothing was masked "
-    "the label is -100.": lambda ids, old, mask: old.clone(),
+_labels = check_labels_for_masked.right
+check_labels_for_masked.wrong |= {
+    lambda ids, old, mask, found: f"The label at a masked position is {mask}, the id of [MASK]: "
+    "the model would learn to answer [MASK]. The label is the token that stood there before.":
+        lambda ids, old, mask: _labels(ids, ids, mask),
+    lambda ids, old, mask, found: "Your function returns a list, not a tensor. Return labels as a "
+    f"tensor of shape {tuple(ids.shape)}.": lambda *case: _labels(*case).tolist(),
+    lambda ids, old, mask, found: f"Your labels have shape {tuple(found.shape)}, and the input has "
+    f"shape {tuple(ids.shape)}. There is one label for each position, ignored ones too.":
+        lambda ids, old, mask: old[ids == mask],
+    "Every position has its id as label, so every position is scored. Where nothing was masked the "
+    "label is -100.": lambda ids, old, mask: old.clone(),
     "Your labels are the input_ids: every position is scored, and a masked one is to answer "
     "[MASK]. The right tokens stand in original_ids.": lambda ids, old, mask: ids.clone(),
     "Your labels are the wrong way round: -100 stands at the masked positions, which are the ones "
-    "to score, and ids stand at the others.": (
-        lambda ids, old, mask: old.masked_fill(ids == mask, -100)
-    ),
+    "to score, and ids stand at the others.":
+        lambda ids, old, mask: old.masked_fill(ids == mask, -100),
     "Your labels are shifted by one position. In a masked language model the label stands at the "
     "position that it scores.": lambda *case: _labels(*case).roll(-1, dims=-1),
     CHANGED: lambda ids, old, mask: old.masked_fill_(ids != mask, -100),
     "Your labels have dtype torch.float32. The loss takes token ids, which are torch.int64 "
     "(torch.long).": lambda *case: _labels(*case).float(),
-    "A row can have several masked positions, and you label only the first of each row.": (
-        _first_of_each_row
-    ),
+    "A row can have several masked positions, and you label only the first of each row.":
+        lambda ids, old, mask: _labels(ids * ((ids == mask).cumsum(-1) == 1), old, mask),
     "You look for the id 103. That is [MASK] in the vocabulary of BERT; in another one it has "
     "another id, and mask_token_id says which.": lambda ids, old, mask: _labels(ids, old, 103),
-    _no_id(0): lambda ids, old, mask: _labels(ids, old, mask, rest=0),
-    _no_id(-1): lambda ids, old, mask: _labels(ids, old, mask, rest=-1),
-}
-check_labels_for_masked.mistakes += [(wrong, said) for said, wrong in _said_of_labels.items()]
+    "The other positions hold 0, and the loss leaves out -100 alone: any other value is taken for "
+    "the id of a token.": lambda ids, old, mask: _labels(ids, old, mask, rest=0),
+    "The other positions hold -1, and the loss leaves out -100 alone: any other value is taken for "
+    "the id of a token.": lambda ids, old, mask: _labels(ids, old, mask, rest=-1),
+}  # fmt: skip
 
 
 # The exercise of the deeper notebook
@@ -201,47 +176,32 @@ def _surprise(model, tokenizer, sentence, word, *, label=None, everywhere=False)
         "release 3. The argument is `labels`.",
     },
     divisor=lambda model, tokenizer, sentence, word: 1,
+    of=lambda *case: (case, *_surprise(*case)),
 )
 def check_surprise(model, tokenizer, sentence, word):
     """surprise(model, tokenizer, sentence, word): -log p(word) at the one [MASK], as a float."""
     return _surprise(model, tokenizer, sentence, word)[0]
 
 
-def _at_position_4(*case):
-    _, logits, _, label = _surprise(*case)
-    return -logits[4].log_softmax(-1)[label].item()
-
-
-def _minus_logit(*case):
-    _, logits, masked, label = _surprise(*case)
-    return -logits[masked][0, label].item()
-
-
-_said_of_surprise: dict[Any, Any] = {
-    "That is log p(word). The loss is minus that: a small probability gives a large loss.": (
-        lambda *case: -_surprise(*case)[0]
-    ),
-    "That is the probability of the word. The loss is minus its logarithm.": (
-        lambda *case: math.exp(-_surprise(*case)[0])
-    ),
-    "That is -log p(word) in base 2. The loss uses the natural logarithm.": (
-        lambda *case: _surprise(*case)[0] / math.log(2)
-    ),
-    "That is -log p(word) in base 10. The loss uses the natural logarithm.": (
-        lambda *case: _surprise(*case)[0] / math.log(10)
-    ),
+check_surprise.wrong |= {
+    "That is log p(word). The loss is minus that: a small probability gives a large loss.":
+        lambda case, loss, *_: -loss,
+    "That is the probability of the word. The loss is minus its logarithm.":
+        lambda case, loss, *_: math.exp(-loss),
+    "That is -log p(word) in base 2. The loss uses the natural logarithm.":
+        lambda case, loss, *_: loss / math.log(2),
+    "That is -log p(word) in base 10. The loss uses the natural logarithm.":
+        lambda case, loss, *_: loss / math.log(10),
     "That is the mean over every position of the sentence. Set the label of all positions but the "
-    "masked one to -100.": lambda *case: _surprise(*case, everywhere=True)[0],
-    "That is minus the logit. A logit isn't a log probability: the softmax is missing.": (
-        _minus_logit
-    ),
+    "masked one to -100.": lambda case, *_: _surprise(*case, everywhere=True)[0],
+    "That is minus the logit. A logit isn't a log probability: the softmax is missing.":
+        lambda case, loss, logits, gap, label: -logits[gap][0, label],
     "That reads position 4, where the sentence of the lesson has its [MASK]. Find the position in "
-    "the sentence that you get.": _at_position_4,
-    "That is the loss of the label 103: the id of [MASK] itself. The label is the id of the "
-    "word.": lambda *case: _surprise(*case, label=103)[0],
-    f"{NOTHING} {check_surprise.none}": lambda *case: None,
-    lambda model, tokenizer, sentence, word, found: (
-        f"That is the loss of the word `the`, not of `{word}`: the word is an argument."
-    ): lambda model, tokenizer, sentence, word: _surprise(model, tokenizer, sentence, "the")[0],
-}
-check_surprise.mistakes += [(wrong, said) for said, wrong in _said_of_surprise.items()]
+    "the sentence that you get.":
+        lambda case, loss, logits, gap, label: -logits[4].log_softmax(-1)[label],
+    "That is the loss of the label 103: the id of [MASK] itself. The label is the id of the word.":
+        lambda case, *_: _surprise(*case, label=103)[0],
+    f"{NOTHING} {check_surprise.none}": lambda *_: None,
+    lambda model, tokenizer, sentence, word, found: "That is the loss of the word `the`, not of "
+    f"`{word}`: the word is an argument.": lambda case, *_: _surprise(*case[:3], word="the")[0],
+}  # fmt: skip

@@ -104,7 +104,6 @@ class _Case:
         self.ids, self.mask = encoded["input_ids"], tokenizer.mask_token_id
         self.inside = (first >= start) & (last <= start + len(word)) & (first < last)
         self.input_ids, self.labels = self.hide(self.inside)
-        self.special = torch.isin(self.ids, torch.tensor([101, 102]))  # [CLS] and [SEP]
         self.one_id = tokenizer.convert_tokens_to_ids(word)  # [UNK] where the word has pieces
         count = int(self.inside.sum())
         self.where = f"In {sentence!r}, {word!r} has {count} piece{'' if count == 1 else 's'}"
@@ -113,10 +112,10 @@ class _Case:
         """Return input and labels that hide and score the same positions."""
         return self.ids.masked_fill(inside, self.mask), self.ids.masked_fill(~inside, -100)
 
-    def of_pieces(self):
-        """Return where an id stands that is one of the word's."""
-        pieces = self.tokenizer(self.word, add_special_tokens=False, return_tensors="pt")
-        return torch.isin(self.ids, pieces["input_ids"])
+    def among(self, text):
+        """Return where an id of the sentence is one of those of a text."""
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        return torch.isin(self.ids, ids)
 
     def one_mask(self):
         """Return input and labels with one [MASK] for the word."""
@@ -124,18 +123,23 @@ class _Case:
         ids = self.tokenizer(masked, return_tensors="pt")["input_ids"]
         return ids, torch.where(ids == self.mask, self.one_id, -100)
 
+    def tokens(self, where):
+        """Return the tokens at some positions."""
+        return self.tokenizer.convert_ids_to_tokens(self.ids[where].tolist())
+
     @property
     def besides(self):
         """The first position that the answer hides and that isn't part of the word."""
-        position = int(((self.found[0] == self.mask) & ~self.inside)[0].int().argmax())
-        token = self.tokenizer.convert_ids_to_tokens(int(self.ids[0, position]))
-        return f"{token!r} at position {position} of {self.sentence!r} is hidden too"
+        where = (self.found[0] == self.mask) & ~self.inside
+        position = int(where[0].int().argmax())
+        return (
+            f"{self.tokens(where)[0]!r} at position {position} of {self.sentence!r} is hidden too"
+        )
 
     @property
     def read(self):
         """The pieces of the word that the answer doesn't hide."""
-        seen = self.ids[self.inside & (self.found[0] != self.mask)]
-        return " ".join(self.tokenizer.convert_ids_to_tokens(seen.tolist()))
+        return " ".join(self.tokens(self.inside & (self.found[0] != self.mask)))
 
 
 @exercise(
@@ -144,6 +148,7 @@ class _Case:
     returns=("input_ids", "labels"),
     hint="Each id of the sentence keeps its position in one row, and each piece of the word "
     "becomes one [MASK].",
+    of=lambda *case: (_Case(*case),),
 )
 def check_mask_word(tokenizer, sentence, word):
     """mask_word(tokenizer, sentence, word): (input_ids, labels) that hide and score the word."""
@@ -156,46 +161,38 @@ def _told(template):
     return lambda *case: template.format(c=_Case(*case), shape=tuple(case[-1][0].shape))
 
 
-_said_of_words: dict[str, Any] = {
+said_of_words: dict[str, Any] = {
     "{c.where}, and you put one [MASK] for all of them: the input has {shape[1]} positions, and "
     "the sentence has {c.ids.shape[1]}.": lambda c: c.one_mask(),
     "A label is {c.tokenizer.unk_token_id}, the id of [UNK]: convert_tokens_to_ids returns it for "
-    "a word that isn't in the vocabulary. {c.where}, and each has its own id.": (
-        lambda c: (c.input_ids, torch.where(c.inside, c.one_id, -100))
-    ),
+    "a word that isn't in the vocabulary. {c.where}, and each has its own id.":
+        lambda c: (c.input_ids, torch.where(c.inside, c.one_id, -100)),
     "The labels of the word are {c.mask}, the id of [MASK]. The label is the piece that stood "
     "there before.": lambda c: (c.input_ids, c.input_ids.masked_fill(~c.inside, -100)),
-    "Every position has its id as label, so every position is scored. Where nothing was hidden "
-    "the label is -100.": lambda c: (c.input_ids, c.ids),
+    "Every position has its id as label, so every position is scored. Where nothing was hidden the "
+    "label is -100.": lambda c: (c.input_ids, c.ids),
     "Your labels are the wrong way round: -100 stands at the pieces of the word, which are the "
     "ones to score.": lambda c: (c.input_ids, c.ids.masked_fill(c.inside, -100)),
     "{c.besides}, and doesn't belong to {c.word!r}. An id doesn't tell you which word it comes "
-    "from; offsets do.": lambda c: c.hide(c.of_pieces()),
-    "{c.where}. You hide the first one, and the model can still read {c.read}.": (
-        lambda c: c.hide(c.inside & (c.inside.cumsum(-1) == 1))
-    ),
-    "{c.where}. You hide the last one, and the model can still read {c.read}.": (
-        lambda c: c.hide(c.inside & (c.inside.cumsum(-1) == c.inside.sum()))
-    ),
-    "Nothing is hidden: input_ids holds no [MASK]. The labels do not hide a word, the input "
-    "does.": lambda c: (c.ids, c.labels),
-    "{c.besides}. Leave the special tokens as they are: their offsets end where they start.": (
-        lambda c: c.hide(c.inside | c.special)
-    ),
+    "from; offsets do.": lambda c: c.hide(c.among(c.word)),
+    "{c.where}. You hide the first one, and the model can still read {c.read}.":
+        lambda c: c.hide(c.inside & (c.inside.cumsum(-1) == 1)),
+    "{c.where}. You hide the last one, and the model can still read {c.read}.":
+        lambda c: c.hide(c.inside & (c.inside.cumsum(-1) == c.inside.sum())),
+    "Nothing is hidden: input_ids holds no [MASK]. The labels do not hide a word, the input does.":
+        lambda c: (c.ids, c.labels),
+    "{c.besides}. Leave the special tokens as they are: their offsets end where they start.":
+        lambda c: c.hide(c.inside | c.among("[CLS] [SEP]")),
     "input_ids has shape {shape}: [CLS] and [SEP] are missing. BERT reads them around each "
     "sentence.": lambda c: (c.input_ids[:, 1:-1], c.labels[:, 1:-1]),
-    "input_ids has shape {shape}. The model takes a batch: one row more, (1, {shape[0]}).": (
-        lambda c: (c.input_ids[0], c.labels[0])
-    ),
+    "input_ids has shape {shape}. The model takes a batch: one row more, (1, {shape[0]}).":
+        lambda c: (c.input_ids[0], c.labels[0]),
     "The other labels are 0, and the loss leaves out -100 alone: any other value is taken for the "
     "id of a token.": lambda c: (c.input_ids, c.ids.masked_fill(~c.inside, 0)),
-    "The other labels are -1, and the loss leaves out -100 alone: any other value is taken for "
-    "the id of a token.": lambda c: (c.input_ids, c.ids.masked_fill(~c.inside, -1)),
-}
-check_mask_word.mistakes += [
-    (lambda *case, wrong=wrong: wrong(_Case(*case)), _told(said))
-    for said, wrong in _said_of_words.items()
-]
+    "The other labels are -1, and the loss leaves out -100 alone: any other value is taken for the "
+    "id of a token.": lambda c: (c.input_ids, c.ids.masked_fill(~c.inside, -1)),
+}  # fmt: skip
+check_mask_word.wrong |= {_told(said): wrong for said, wrong in said_of_words.items()}
 
 
 # The exercise of the deeper notebook
@@ -207,85 +204,54 @@ def _rows():
     return [(roberta, 1), (bert, 0)]
 
 
-def _padded(rows, pad_token_id, columns=None):
-    columns = columns or max(len(row) for row in rows)
-    ids = [(list(row) + [pad_token_id] * columns)[:columns] for row in rows]
-    mask = [([1] * len(row) + [0] * columns)[:columns] for row in rows]
-    return torch.tensor(ids), torch.tensor(mask)
-
-
 @exercise(
     cases=_rows,
     says="Each row keeps its ids, and attention_mask is 1 at them and nowhere else.",
     returns=("input_ids", "attention_mask"),
     hint="There are as many columns as the longest row has ids: no id is lost, and no column is "
     "padding alone.",
+    of=lambda rows, pad: (*_padded(rows, pad), rows, pad),
 )
-def check_pad_rows(rows, pad_token_id):
+def check_pad_rows(rows, pad_token_id, columns=None):
     """pad_rows(rows, pad_token_id): (input_ids, attention_mask), padded on the right."""
-    return _padded(rows, pad_token_id)
+    columns = columns or max(len(row) for row in rows)
+    ids = [(list(row) + [pad_token_id] * columns)[:columns] for row in rows]
+    mask = [([1] * len(row) + [0] * columns)[:columns] for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
 
 
-def _with(change):
-    """Return the wrong answer that changes the two right tensors."""
-    return lambda *case: change(*_padded(*case))
-
-
-def _on_the_left(rows, pad):
-    return tuple(tensor.flip(-1) for tensor in _padded([row[::-1] for row in rows], pad))
-
-
-def _changed(rows, pad):
-    padded = _padded(rows, pad)
-    for row in rows:
-        row += [pad] * (padded[0].shape[1] - len(row))
-    return padded
-
-
-def _special_unread(rows, pad):
-    ids, mask = _padded(rows, pad)
-    mask[:, 0] = 0
-    mask[range(len(rows)), [len(row) - 1 for row in rows]] = 0
-    return ids, mask
-
-
-def _padding_holds(value):
-    return lambda rows, pad, found: (
-        f"The padding holds {value}. It should hold pad_token_id, which is {pad} here: not every "
-        "vocabulary has [PAD] at the same place."
-    )
-
-
-_said_of_rows: dict[Any, Any] = {
+_padded = check_pad_rows.right
+check_pad_rows.wrong |= {
     "Your attention_mask is the wrong way round: 1 says that there is text to read, and 0 stands "
-    "at the padding.": _with(lambda ids, mask: (ids, 1 - mask)),
-    "Your attention_mask is 1 everywhere: the model would read the padding as if it were text.": (
-        _with(lambda ids, mask: (ids, torch.ones_like(mask)))
-    ),
-    "Your short row stands at the right edge. The positions of BERT are counted from the left, "
-    "and [CLS] has always been at position 0: pad on the right.": _on_the_left,
+    "at the padding.": lambda ids, mask, *_: (ids, 1 - mask),
+    "Your attention_mask is 1 everywhere: the model would read the padding as if it were text.":
+        lambda ids, mask, *_: (ids, torch.ones_like(mask)),
+    "Your short row stands at the right edge. The positions of BERT are counted from the left, and "
+    "[CLS] has always been at position 0: pad on the right.":
+        lambda ids, mask, *_: (ids.gather(1, mask.argsort(stable=True)), mask.sort().values),
     "input_ids is a list, and should be a tensor: the model takes no lists. `torch.tensor(...)` "
-    "makes one.": _with(lambda ids, mask: (ids.tolist(), mask.tolist())),
-    "Your function returns one tensor. It should return two: `return input_ids, attention_mask`.": (
-        _with(lambda ids, mask: ids)
-    ),
+    "makes one.": lambda ids, mask, *_: (ids.tolist(), mask.tolist()),
+    "Your function returns one tensor. It should return two: `return input_ids, attention_mask`.":
+        lambda ids, mask, *_: ids,
     "attention_mask has dtype torch.float32, and should have torch.int64 (torch.long), as the "
-    "tensors of the tokenizer do.": _with(lambda ids, mask: (ids, mask.float())),
-    "The two tensors are exchanged: input_ids comes first.": _with(lambda ids, mask: (mask, ids)),
-    CHANGED: _changed,
+    "tensors of the tokenizer do.": lambda ids, mask, *_: (ids, mask.float()),
+    "The two tensors are exchanged: input_ids comes first.": lambda ids, mask, *_: (mask, ids),
+    CHANGED: lambda ids, mask, rows, pad: rows[0].append(pad) or (ids, mask),
     "Your attention_mask is 0 at the first and the last id of each row, the special tokens. The "
-    "model reads them as it reads words; only the padding gets a 0.": _special_unread,
+    "model reads them as it reads words; only the padding gets a 0.":
+        lambda ids, mask, *_: (ids, mask * ~torch.isin(ids, torch.tensor([0, 2, 101, 102]))),
     "You read off the padding as the ids that aren't 0. Padding is where a row has ended, and its "
-    "id is pad_token_id.": _with(lambda ids, mask: (ids, (ids != 0).long())),
-    _padding_holds(0): lambda rows, pad: _padded(rows, 0),
-    _padding_holds(-100): lambda rows, pad: _padded(rows, -100),
-    lambda rows, pad, found: (
-        f"Your batch has {found[0].shape[1]} columns, as many as the shortest row has ids, and "
-        f"cuts the others off. The longest row has {max(map(len, rows))}."
-    ): lambda rows, pad: _padded(rows, pad, min(map(len, rows))),
-    lambda rows, pad, found: (
-        f"Your batch has {found[0].shape[1]} columns, as many as BERT has positions. The longest "
-        f"row has {max(map(len, rows))} ids, and a column of padding alone costs time for nothing."
-    ): lambda rows, pad: _padded(rows, pad, 512),
-}
-check_pad_rows.mistakes += [(wrong, said) for said, wrong in _said_of_rows.items()]
+    "id is pad_token_id.": lambda ids, mask, *_: (ids, (ids != 0).long()),
+    lambda rows, pad, found: f"The padding holds 0. It should hold pad_token_id, which is {pad} "
+    "here: not every vocabulary has [PAD] at the same place.":
+        lambda ids, mask, rows, pad: _padded(rows, 0),
+    lambda rows, pad, found: f"The padding holds -100. It should hold pad_token_id, which is {pad} "
+    "here: not every vocabulary has [PAD] at the same place.":
+        lambda ids, mask, rows, pad: _padded(rows, -100),
+    lambda rows, pad, found: f"Your batch has {found[0].shape[1]} columns, as many as the shortest "
+    f"row has ids, and cuts the others off. The longest row has {max(map(len, rows))}.":
+        lambda ids, mask, rows, pad: _padded(rows, pad, min(map(len, rows))),
+    lambda rows, pad, found: f"Your batch has {found[0].shape[1]} columns, as many as BERT has "
+    f"positions. The longest row has {max(map(len, rows))} ids, and a column of padding alone "
+    "costs time for nothing.": lambda ids, mask, rows, pad: _padded(rows, pad, 512),
+}  # fmt: skip

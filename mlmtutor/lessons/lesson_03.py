@@ -1,13 +1,12 @@
 """Lesson 03, choose what to predict: its exercises and its figures."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from mlmtutor.figure import COLOURS, PALE, Figure, box, drawing, figure, finish
-from mlmtutor.lessons.exercise import NOTHING, ByHand, WrongAnswer, exercise, require_like
+from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise, require_like
 
 # The exercise
 
@@ -25,7 +24,7 @@ def corrupt(
     return corrupted, torch.where(selected, input_ids, -100)
 
 
-def judge_corrupt(answer: Callable[..., Any]) -> str:
+def judge_corrupt(answer):
     """Look at the labels of one call, and at the shares of the replaced tokens of four."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -53,14 +52,10 @@ def judge_corrupt(answer: Callable[..., Any]) -> str:
     return "80/10/10, 50/40/10 and 100/0/0 are kept to, and every selected token has its label."
 
 
-def judge_labels(
-    answer: Callable[..., Any], original: torch.Tensor, selected: torch.Tensor
-) -> None:
+def judge_labels(answer, original, selected):
     """Say what is wrong with the labels, or with tokens that weren't selected."""
     given, chosen = original.clone(), selected.clone()
     found = answer(given, chosen, MASK_ID, VOCAB_SIZE)
-    if found is None:
-        raise WrongAnswer(NOTHING)
     if not (torch.equal(given, original) and torch.equal(chosen, selected)):
         raise WrongAnswer(
             "Your function changes a tensor that it was given, so the caller's ids are lost. "
@@ -100,13 +95,10 @@ def judge_labels(
         )
 
 
-def judge_shares(
-    corrupted: torch.Tensor, original: torch.Tensor, selected: torch.Tensor, mask: float,
-    random: float,
-) -> None:  # fmt: skip
+def judge_shares(corrupted, original, selected, mask, random):
     """Say which share of the replacements is wrong."""
 
-    def close(found: float, expected: float) -> bool:
+    def close(found, expected):
         return abs(found - expected) < 0.015  # 6 standard errors at 40,000 selected tokens
 
     hidden = selected & (corrupted == MASK_ID)
@@ -142,28 +134,30 @@ def judge_shares(
 check_corrupt = ByHand(corrupt, judge_corrupt)
 
 
-def wrong_masker(
-    message, *, shares=lambda mask, random: (mask, random), where=lambda selected: selected,
-    draws=lambda ids: {}, returns=lambda ids, selected, seen, labels: (seen, labels),
-):  # fmt: skip
-    """Register a masker with other shares, positions or draws, or that returns something else."""
+def wrong_masker(shares=None, where=None, draws=None, returns=None):
+    """Return a masker with other shares, positions or draws, or that returns something else."""
 
-    @check_corrupt.mistake(message)
-    def _(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
-        labels, size = torch.where(selected, ids, -100), (mask_id, vocab_size)
-        seen, _ = corrupt(ids, where(selected), *size, *shares(mask, random), **draws(ids))
-        return returns(ids, selected, seen, labels)
+    def answer(ids, selected, mask_id, vocab_size, mask=0.8, random=0.1):
+        rates = shares(mask, random) if shares else (mask, random)
+        chosen, drawn = where(selected) if where else selected, draws(ids) if draws else {}
+        seen, _ = corrupt(ids, chosen, mask_id, vocab_size, *rates, **drawn)
+        labels = torch.where(selected, ids, -100)
+        return returns(ids, selected, seen, labels) if returns else (seen, labels)
+
+    return answer
 
 
-for message, labels in {
+for said, labels in {
     "Your labels hold what the model sees": lambda ids, on, seen: seen.where(on, -100),
     "Only positions that hold [MASK]": lambda ids, on, seen: ids.where(seen == 103, -100),
     "the wrong way round": lambda ids, on, seen: ids.where(~on, -100),
     "Every position has a label": lambda ids, on, seen: ids.clone(),
     "and it should be -100": lambda ids, on, seen: ids.where(on, -1),
-}.items():  # fmt: skip
-    wrong_masker(message, returns=lambda *made, labels=labels: (made[2], labels(*made[:3])))
-for message, shares in {
+}.items():
+    check_corrupt.wrong[said] = wrong_masker(
+        returns=lambda *made, labels=labels: (made[2], labels(*made[:3]))
+    )
+for said, shares in {
     "no selected token is masked": lambda mask, random: (0.0, 0.0),
     "no selected token is left unmasked": lambda mask, random: (1.0, 0.0),
     "became [MASK], and it should be": lambda mask, random: (mask * 0.15, random * 0.15),
@@ -173,17 +167,16 @@ for message, shares in {
     "every selected token that isn't [MASK]": lambda mask, random: (mask, 1 - mask),
     " 0.0% of the selected tokens became random ones": lambda mask, random: (mask, 0.0),
 }.items():
-    wrong_masker(message, shares=shares)
-kinds: dict[str, dict[str, Any]] = {
-    "changes a tensor": {"returns": lambda ids, on, seen, labels: (ids.copy_(seen), labels)},
-    "in the wrong order": {"returns": lambda ids, on, seen, labels: (labels, seen)},
-    "It should return 2 values": {"returns": lambda ids, on, seen, labels: seen},
-    "replaces tokens that were not selected": {"where": torch.ones_like},
-    "a row get the same": {"draws": lambda ids: {"draw": torch.rand(len(ids), 1)}},
-    "Draw a random id": {"draws": lambda ids: {"random_ids": torch.randint(VOCAB_SIZE, ())}},
-}
-for message, change in kinds.items():
-    wrong_masker(message, **change)
+    check_corrupt.wrong[said] = wrong_masker(shares)
+check_corrupt.wrong |= {
+    "changes a tensor": wrong_masker(returns=lambda ids, on, seen, y: (ids.copy_(seen), y)),
+    "in the wrong order": wrong_masker(returns=lambda ids, on, seen, y: (y, seen)),
+    "It should return 2 values": wrong_masker(returns=lambda ids, on, seen, y: seen),
+    "replaces tokens that were not selected": wrong_masker(where=torch.ones_like),
+    "a row get the same": wrong_masker(draws=lambda ids: {"draw": torch.rand(len(ids), 1)}),
+    "Draw a random id":
+        wrong_masker(draws=lambda ids: {"random_ids": torch.randint(VOCAB_SIZE, ())}),
+}  # fmt: skip
 
 
 # The exercise of the deeper notebook
@@ -206,63 +199,47 @@ def _rows():
     _rows,
     says="(1 - select)^n for each row, and a row of special tokens alone never has a label.",
     hint="There is one probability for each row, so sum over dim=1.",
+    of=lambda ids, special, select=0.15: (select, ordinary(ids, special), ids),
 )
 def check_chance_of_no_label(input_ids, special_ids, select=0.15):
     """chance_of_no_label(input_ids, special_ids, select): one probability for each row."""
     return (1 - select) ** ordinary(input_ids, special_ids)
 
 
-def ordinary(input_ids: torch.Tensor, special_ids: Sequence[int]) -> torch.Tensor:
+def ordinary(input_ids, special_ids):
     """How many tokens of each row can be selected."""
     return (~torch.isin(input_ids, torch.tensor(special_ids))).sum(dim=1)
 
 
-# What is said, and the chance that a row with n ordinary tokens gets then.
-_said_of_chances: dict[Any, Any] = {
+check_chance_of_no_label.wrong |= {
     "You count all positions of a row. Special tokens and padding are never selected: count the "
     "others alone.": lambda rate, n, ids: torch.full((len(ids),), (1 - rate) ** ids.shape[1]),
     "You count [CLS] and [SEP]. They are never selected either: `torch.isin(input_ids, "
-    "torch.tensor(special_ids))` finds all special tokens.": (
-        lambda rate, n, ids: (1 - rate) ** (ids != 0).sum(dim=1)
-    ),
-    "You count the special tokens. The others are those that can be selected: negate the mask.": (
-        lambda rate, n, ids: (1 - rate) ** (ids.shape[1] - n)
-    ),
+    "torch.tensor(special_ids))` finds all special tokens.":
+        lambda rate, n, ids: (1 - rate) ** (ids != 0).sum(dim=1),
+    "You count the special tokens. The others are those that can be selected: negate the mask.":
+        lambda rate, n, ids: (1 - rate) ** (ids.shape[1] - n),
     "That is the probability that every token is selected. One token is left alone with the "
     "probability 1 - select.": lambda rate, n, ids: rate**n,
-    "That is the probability of at least one label. Its opposite is asked for.": (
-        lambda rate, n, ids: 1 - (1 - rate) ** n
-    ),
-    "Your answer doesn't change with `select`: you use the rate 0.15.": (
-        lambda rate, n, ids: 0.85**n
-    ),
-    "You multiply by the number of tokens. Independent draws multiply with each other: raise "
-    "1 - select to a power.": lambda rate, n, ids: (1 - rate) * n,
-    "That is the expected number of labels of each row, not a probability.": (
-        lambda rate, n, ids: rate * n
-    ),
-    "That is the number of tokens that can be selected, and one step is missing.": (
-        lambda rate, n, ids: n
-    ),
+    "That is the probability of at least one label. Its opposite is asked for.":
+        lambda rate, n, ids: 1 - (1 - rate) ** n,
+    "Your answer doesn't change with `select`: you use the rate 0.15.":
+        lambda rate, n, ids: 0.85**n,
+    "You multiply by the number of tokens. Independent draws multiply with each other: raise 1 - "
+    "select to a power.": lambda rate, n, ids: (1 - rate) * n,
+    "That is the expected number of labels of each row, not a probability.":
+        lambda rate, n, ids: rate * n,
+    "That is the number of tokens that can be selected, and one step is missing.":
+        lambda rate, n, ids: n,
     "That is one number for the whole batch. There is one probability for each row: sum over "
-    "dim=1.": lambda rate, n, ids: (1 - rate) ** n.sum(),
-    lambda input_ids, special_ids, *_: (
-        "Your count is one too small: row 0 has "
-        f"{int(ordinary(input_ids, special_ids)[0])} tokens that can be selected."
-    ): lambda rate, n, ids: (1 - rate) ** (n - 1),
-    "Your answer is a float, not a tensor. Return a tensor of shape (4,).": (
-        lambda rate, n, ids: (1 - rate) ** 5
-    ),
-}
-check_chance_of_no_label.mistakes += [
-    (
-        lambda ids, special, select=0.15, chance=chance: chance(
-            select, ordinary(ids, special), ids
-        ),
-        said,
-    )
-    for said, chance in _said_of_chances.items()
-]
+    "dim=1.":
+        lambda rate, n, ids: (1 - rate) ** n.sum(),
+    lambda input_ids, special_ids, *_: "Your count is one too small: row 0 has "
+    f"{int(ordinary(input_ids, special_ids)[0])} tokens that can be selected.":
+        lambda rate, n, ids: (1 - rate) ** (n - 1),
+    "Your answer is a float, not a tensor. Return a tensor of shape (4,).":
+        lambda rate, n, ids: (1 - rate) ** 5,
+}  # fmt: skip
 
 
 # Figures

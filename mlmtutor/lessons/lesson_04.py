@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -15,9 +14,14 @@ MADE = torch.Generator().manual_seed(4)
 LOGITS = torch.randn(7, 5, generator=MADE), torch.randn(9, 6, generator=MADE)
 
 
-def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """-log p(label) of each row, of id 0 where the label is negative."""
-    return -logits.log_softmax(-1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+def token_loss(logits, labels, dim=-1):
+    """-log p(label) at each position, of id 0 where the label is negative."""
+    return picked(logits.log_softmax(dim), labels.clamp(min=0))
+
+
+def picked(log_p, labels):
+    """Minus the entry of each row that its label picks."""
+    return -log_p.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
 
 # The exercise
@@ -31,6 +35,7 @@ def token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     says="Equal to cross_entropy with ignore_index, for -100 and for the id of a token.",
     without=("ignore_index",),
     divisor=lambda logits, labels, ignored: int((labels != ignored).sum()),
+    of=lambda x, y, ignored: (token_loss(x, y), y != ignored, x, y, ignored),
 )
 def check_loss_without_ignore_index(logits, labels, ignored):
     """loss_without_ignore_index(logits, labels, ignored): what ignore_index does, without it."""
@@ -38,64 +43,37 @@ def check_loss_without_ignore_index(logits, labels, ignored):
     return cross_entropy(logits[kept], labels[kept])
 
 
-def _from_losses(mean):
-    """Return the wrong answer that makes ``mean(losses, labels, ignored)`` of all rows' losses."""
-    return lambda logits, labels, ignored: mean(token_loss(logits, labels), labels, ignored)
+def _class_removed(loss, on, logits, labels, ignored):
+    removed = torch.arange(logits.shape[1]) == ignored
+    return cross_entropy(logits[on].masked_fill(removed, -math.inf), labels[on])
 
 
-def _logits_as_they_are(logits, labels, ignored):
-    kept = labels != ignored
-    return -logits[kept].gather(1, labels[kept].unsqueeze(1)).mean()
-
-
-def _class_removed(logits, labels, ignored):
-    if ignored >= 0:
-        logits = logits.index_fill(1, torch.tensor([ignored]), -math.inf)
-    kept = labels != ignored
-    return cross_entropy(logits[kept], labels[kept])
-
-
-_said_of_losses: dict[Any, Any] = {
-    "The ignored rows are scored, as if their label were 0. Drop these rows before the loss.": (
-        _from_losses(lambda loss, labels, ignored: loss.mean() if ignored < 0 else math.nan)
-    ),
-    lambda logits, labels, ignored, found: (
-        f"With ignored = {ignored} every row is scored: your function ignores a fixed number "
-        "instead of the one that it is given."
-    ): _from_losses(lambda loss, labels, ignored: loss[labels != -100].mean()),
-    "A row with the label 0 is left out. 0 is the id of a token; compare with `ignored`.": (
-        _from_losses(lambda loss, labels, ignored: loss[labels > 0].mean())
-    ),
-    lambda logits, labels, ignored, found: (
-        "The ignored rows are missing from the sum but not from the count: you divide by "
-        f"{len(labels)}, and {int((labels != ignored).sum())} rows are left."
-    ): _from_losses(lambda loss, labels, ignored: (loss * (labels != ignored)).mean()),
-    "That is the sum over the rows that are left. The loss is their mean.": (
-        _from_losses(lambda loss, labels, ignored: loss[labels != ignored].sum())
-    ),
-    "The sign is wrong: the loss is minus the mean log-probability.": (
-        _from_losses(lambda loss, labels, ignored: -loss[labels != ignored].mean())
-    ),
-    lambda logits, labels, ignored, found: (
-        f"Your function returns {found.numel()} values, and a loss is one number: the mean over "
-        "the rows that are left."
-    ): _from_losses(lambda loss, labels, ignored: loss[labels != ignored]),
-    "That is the loss of the rows to be ignored. Keep the others: `labels != ignored`.": (
-        _from_losses(lambda loss, labels, ignored: loss[labels == ignored].mean())
-    ),
-    NOTHING: lambda logits, labels, ignored: None,
-    "You take the logits as they are. They are log-probabilities only after log_softmax.": (
-        _logits_as_they_are
-    ),
-    "The ignored class is removed from the softmax too. ignore_index drops rows; the class stays "
-    "a candidate in the others.": _class_removed,
-    CHANGED: lambda logits, labels, ignored: token_loss(
-        logits, labels.masked_fill_(labels == ignored, 0)
-    ).mean(),
-}
-check_loss_without_ignore_index.mistakes += [
-    (wrong, said) for said, wrong in _said_of_losses.items()
-]
+check_loss_without_ignore_index.wrong |= {
+    "The ignored rows are scored, as if their label were 0. Drop these rows before the loss.":
+        lambda loss, on, x, y, ignored: loss.mean() if ignored < 0 else math.nan,
+    lambda x, y, ignored, found: f"With ignored = {ignored} every row is scored: your function "
+    "ignores a fixed number instead of the one that it is given.":
+        lambda loss, on, x, y, _: loss[y != -100].mean(),
+    "A row with the label 0 is left out. 0 is the id of a token; compare with `ignored`.":
+        lambda loss, on, x, y, _: loss[y > 0].mean(),
+    lambda x, y, ignored, found: "The ignored rows are missing from the sum but not from the "
+    f"count: you divide by {len(y)}, and {int((y != ignored).sum())} rows are left.":
+        lambda loss, on, *_: (loss * on).mean(),
+    "That is the sum over the rows that are left. The loss is their mean.":
+        lambda loss, on, *_: loss[on].sum(),
+    "The sign is wrong: the loss is minus the mean log-probability.":
+        lambda loss, on, *_: -loss[on].mean(),
+    lambda x, y, ignored, found: f"Your function returns {found.numel()} values, and a loss is one "
+    "number: the mean over the rows that are left.": lambda loss, on, *_: loss[on],
+    "That is the loss of the rows to be ignored. Keep the others: `labels != ignored`.":
+        lambda loss, on, *_: loss[~on].mean(),
+    NOTHING: lambda *_: None,
+    "You take the logits as they are. They are log-probabilities only after log_softmax.":
+        lambda loss, on, x, y, _: picked(x[on], y[on]).mean(),
+    "The ignored class is removed from the softmax too. ignore_index drops rows; the class stays a "
+    "candidate in the others.": _class_removed,
+    CHANGED: lambda loss, on, x, y, _: token_loss(x, y.masked_fill_(~on, 0)).mean(),
+}  # fmt: skip
 
 
 # The exercise of the deeper notebook
@@ -111,59 +89,47 @@ check_loss_without_ignore_index.mistakes += [
     says="Used places became labels, unused places nothing, and the rest is -100.",
     returns=("label tensor",),
     hint="There is one label for each position of the sentence, whether it is used or not.",
+    of=lambda length, positions, ids, weights: (length, positions, ids, weights > 0),
 )  # fmt: skip
 def check_labels_from_positions(length, positions, ids, weights):
     """labels_from_positions(length, positions, ids, weights): labels (length,) with -100."""
     return written(length, positions, ids, weights > 0)
 
 
-def written(length, positions, ids, used, ignored=-100):
+def written(length, at, ids, used, ignored=-100):
     """The labels when the ``used`` places are written, and no other."""
-    labels = torch.full((length,), ignored)
-    labels[positions[used]] = ids[used]
-    return labels
+    return torch.full((length,), ignored).index_put((at[used],), ids[used])
 
 
 _SHIFTED = "Your labels are shifted by one. A position counts from 0, with [CLS] at 0."
-_said_of_places: dict[Any, Any] = {
+check_labels_from_positions.wrong |= {
     "Position 0 has the label 0. An unused place points there; its weight is 0.0, so it must not "
-    "be written.": lambda length, at, ids, weights: written(length, at, ids, weights >= 0),
-    "The other positions hold 0, which is the id of a token. What isn't scored has the label "
-    "-100.": lambda length, at, ids, weights: written(length, at, ids, weights > 0, ignored=0),
+    "be written.": lambda n, at, ids, used: written(n, at, ids, used >= 0),
+    "The other positions hold 0, which is the id of a token. What isn't scored has the label -100.":
+        lambda n, at, ids, used: written(n, at, ids, used, ignored=0),
     "The other positions hold -1, the ignore value of old programs. What isn't scored has the "
-    "label -100.": lambda length, at, ids, weights: written(length, at, ids, weights > 0, -1),
-    _SHIFTED: lambda length, at, ids, weights: written(length, at - 1, ids, weights > 0),
-    f"{_SHIFTED} Yours stand one place too far right.": (
-        lambda length, at, ids, weights: written(length, at + 1, ids, weights > 0)
-    ),
-    lambda length, at, ids, weights, found: (
-        "The answer with id 0 at position "
-        f"{at[((weights > 0) & (ids == 0)).int().argmax()]} is lost. In some vocabularies 0 is a "
-        "word; only the weight says whether a place is used."
-    ): lambda length, at, ids, weights: written(length, at, ids, ids > 0),
+    "label -100.": lambda n, at, ids, used: written(n, at, ids, used, -1),
+    _SHIFTED: lambda n, at, ids, used: written(n, at - 1, ids, used),
+    f"{_SHIFTED} Yours stand one place too far right.":
+        lambda n, at, ids, used: written(n, at + 1, ids, used),
+    lambda n, at, ids, weights, found: "The answer with id 0 at position "
+    f"{at[((weights > 0) & (ids == 0)).int().argmax()]} is lost. In some vocabularies 0 is a word; "
+    "only the weight says whether a place is used.":
+        lambda n, at, ids, used: written(n, at, ids, ids > 0),
     "The answer at position 0 is lost. Unused places have position 0 too; only the weight tells "
-    "them apart.": lambda length, at, ids, weights: written(length, at, ids, at > 0),
-    lambda length, at, ids, weights, found: (
-        f"Not all used places are written: position {int(at[1])} has no label."
-    ): lambda length, at, ids, weights: written(length, at[:1], ids[:1], weights[:1] > 0),
-    "Your labels hold positions. A label is the id of the token that belongs there.": (
-        lambda length, at, ids, weights: written(length, at, at, weights > 0)
-    ),
-    "Your labels have dtype torch.float32, because the weights took part in the arithmetic. "
-    "Labels are int64; a weight only says whether its place is written.": (
-        lambda length, at, ids, weights: torch.full((length,), -100.0).index_copy(
-            0, at, ids * weights
-        )
-    ),
-    lambda length, at, ids, weights, found: (
-        f"You return {len(at)} labels, one for each place, and the sentence has {length} "
-        "positions: there is one label for each position."
-    ): lambda length, at, ids, weights: ids.masked_fill(weights == 0, -100),
-    CHANGED: lambda length, at, ids, weights: written(
-        length, at, ids.masked_fill_(weights == 0, -100), weights > 0
-    ),
-}
-check_labels_from_positions.mistakes += [(wrong, said) for said, wrong in _said_of_places.items()]
+    "them apart.": lambda n, at, ids, used: written(n, at, ids, at > 0),
+    lambda n, at, ids, weights, found: f"Not all used places are written: position {int(at[1])} "
+    "has no label.": lambda n, at, ids, used: written(n, at[:1], ids[:1], used[:1]),
+    "Your labels hold positions. A label is the id of the token that belongs there.":
+        lambda n, at, ids, used: written(n, at, at, used),
+    "Your labels have dtype torch.float32, because the weights took part in the arithmetic. Labels "
+    "are int64; a weight only says whether its place is written.":
+        lambda n, at, ids, used: torch.full((n,), -100.0).index_copy(0, at, ids * used.float()),
+    lambda n, at, ids, weights, found: f"You return {len(at)} labels, one for each place, and the "
+    f"sentence has {n} positions: there is one label for each position.":
+        lambda n, at, ids, used: ids.masked_fill(~used, -100),
+    CHANGED: lambda n, at, ids, used: written(n, at, ids.masked_fill_(~used, -100), used),
+}  # fmt: skip
 
 
 # Figures

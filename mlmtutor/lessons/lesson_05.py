@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from mlmtutor.figure import COLOURS, cells, drawing, figure, finish, plain
 from mlmtutor.lessons.exercise import CHANGED, exercise
+from mlmtutor.lessons.lesson_04 import picked, token_loss
 from mlmtutor.loss import masked_lm_loss
 
 STORY = (
@@ -34,18 +35,10 @@ def two_sentences(tokenizer):
 # The exercise
 
 
-def _token_loss(logits, labels, dim=-1):
-    """-log p(label) at each position, of id 0 where there is none."""
-    return -logits.log_softmax(dim).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-
-
 def _batches():
-    random = torch.Generator().manual_seed(5)
-    first = torch.full((2, 7), -100)
-    first[0, [1, 2, 3, 5]], first[1, 2] = torch.tensor([3, 0, 1, 3]), 0
-    second = torch.full((3, 4), -100)
-    second[0, 1], second[2, 2] = 8, 5
-    second[1] = torch.tensor([5, 9, 8, 0])
+    random, _ = torch.Generator().manual_seed(5), -100
+    first = torch.tensor([[_, 3, 0, 1, _, 3, _], [_, _, 0, _, _, _, _]])
+    second = torch.tensor([[_, 8, _, _], [5, 9, 8, 0], [_, _, 5, _]])
     far = torch.zeros(1, 3, 4)  # exp(-300) is 0 in float32
     far[0, 0, 0] = 300.0
     return [
@@ -63,106 +56,61 @@ def _batches():
     ),
     without=("cross_entropy", "CrossEntropyLoss", "nll_loss", "NLLLoss", "masked_lm_loss"),
     divisor=lambda logits, labels: int((labels != -100).sum()),
+    of=lambda x, y: (token_loss(x, y), y != -100, x, y),
 )
 def check_loss_by_hand(logits, labels):
     """loss_by_hand(logits, labels): mean of -log p(label) over the labelled positions."""
-    return _token_loss(logits, labels)[labels != -100].mean()
+    return token_loss(logits, labels)[labels != -100].mean()
 
 
-def _from_losses(mean):
-    """Return the wrong answer that makes ``mean(losses, scored)`` of the loss of each position."""
-    return lambda logits, labels: mean(_token_loss(logits, labels), labels != -100)
-
-
-def _from_rows(log_p):
-    """Return the wrong answer that takes ``log_p(rows)`` for log-probabilities."""
-
-    def answer(logits, labels):
-        scored = labels != -100
-        return -log_p(logits[scored]).gather(1, labels[scored].unsqueeze(1)).mean()
-
-    return answer
-
-
-def _scored_in_place(logits, labels):
-    scored = labels != -100
-    labels[~scored] = 0
-    return _token_loss(logits, labels)[scored].mean()
-
-
-_said_of_losses = {
-    "That is the sum over the labelled positions. Divide it by how many there are.": (
-        _from_losses(lambda losses, scored: losses[scored].sum())
-    ),
+check_loss_by_hand.wrong |= {
+    "That is the sum over the labelled positions. Divide it by how many there are.":
+        lambda loss, on, *_: loss[on].sum(),
     "That is divided by the number of all positions: the ignored ones have left the sum, and they "
-    "leave the count too.": (
-        _from_losses(lambda losses, scored: losses[scored].sum() / scored.numel())
-    ),
+    "leave the count too.": lambda loss, on, *_: loss[on].sum() / on.numel(),
     "That is divided by the length of a row: the ignored ones have left the sum, and they leave "
-    "the count too.": _from_losses(lambda losses, scored: losses[scored].sum() / scored.shape[1]),
+    "the count too.": lambda loss, on, *_: loss[on].sum() / on.shape[1],
     "That scores the ignored positions as well, as if their label were id 0. Keep only the "
-    "positions whose label is not -100.": _from_losses(lambda losses, scored: losses.mean()),
-    "That is the mean of log p. The loss is minus that.": (
-        _from_losses(lambda losses, scored: -losses[scored].mean())
-    ),
+    "positions whose label is not -100.": lambda loss, on, *_: loss.mean(),
+    "That is the mean of log p. The loss is minus that.": lambda loss, on, *_: -loss[on].mean(),
     "That is the mean of the means of the rows. Every labelled position of the batch counts the "
-    "same, whichever row it is in.": (
-        _from_losses(lambda losses, scored: ((losses * scored).sum(1) / scored.sum(1)).mean())
-    ),
-    "That is minus the mean of the probabilities: the logarithm is missing.": (
-        _from_losses(lambda losses, scored: -(-losses[scored]).exp().mean())
-    ),
-    "That is one loss for each labelled position. Return one number for the batch: their mean.": (
-        _from_losses(lambda losses, scored: losses[scored])
-    ),
-    "That is in bits, from the logarithm to the base 2. The loss takes the natural logarithm.": (
-        _from_losses(lambda losses, scored: losses[scored].mean() / math.log(2))
-    ),
-    "That drops a label of 0, which is the id of a token. Only -100 is ignored.": (
-        lambda logits, labels: _token_loss(logits, labels)[labels > 0].mean()
-    ),
+    "same, whichever row it is in.": lambda loss, on, *_: ((loss * on).sum(1) / on.sum(1)).mean(),
+    "That is minus the mean of the probabilities: the logarithm is missing.":
+        lambda loss, on, *_: -(-loss[on]).exp().mean(),
+    "That is one loss for each labelled position. Return one number for the batch: their mean.":
+        lambda loss, on, *_: loss[on],
+    "That is in bits, from the logarithm to the base 2. The loss takes the natural logarithm.":
+        lambda loss, on, *_: loss[on].mean() / math.log(2),
+    "That drops a label of 0, which is the id of a token. Only -100 is ignored.":
+        lambda loss, on, x, y: loss[y > 0].mean(),
     "That scores each label with the logits of the position before. A masked language model does "
-    "not shift.": (
-        lambda logits, labels: cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-    ),
+    "not shift.": lambda loss, on, x, y: cross_entropy(x[:, :-1].flatten(0, 1), y[:, 1:].flatten()),
     "The softmax goes over the wrong dimension. Probabilities add up to 1 over the vocabulary, the "
-    "last dimension.": (
-        lambda logits, labels: _token_loss(logits, labels, dim=1)[labels != -100].mean()
-    ),
-    "That is minus the mean of the logits: the softmax is missing.": _from_rows(lambda rows: rows),
+    "last dimension.": lambda loss, on, x, y: token_loss(x, y, dim=1)[on].mean(),
+    "That is minus the mean of the logits: the softmax is missing.":
+        lambda loss, on, x, y: picked(x[on], y[on]).mean(),
     "The softmax goes over the wrong dimension. After `logits[scored]` the first dimension holds "
-    "the labelled positions; probabilities add up to 1 over the vocabulary, the last one.": (
-        _from_rows(lambda rows: rows.log_softmax(0))
-    ),
+    "the labelled positions; probabilities add up to 1 over the vocabulary, the last one.":
+        lambda loss, on, x, y: picked(x[on].log_softmax(0), y[on]).mean(),
     "Right for small logits. For the logits [300, 0, 0, 0] and the label 1 it gives infinity, and "
     "the loss there is 300: a probability became 0 before its logarithm was taken. Use "
-    "log_softmax.": _from_rows(lambda rows: rows.softmax(-1).log()),
-    CHANGED: _scored_in_place,
-}
-check_loss_by_hand.mistakes += [(wrong, said) for said, wrong in _said_of_losses.items()]
+    "log_softmax.":
+        lambda loss, on, x, y: picked(x[on].softmax(-1).log(), y[on]).mean(),
+    CHANGED: lambda loss, on, x, y: token_loss(x, y.masked_fill_(~on, 0))[on].mean(),
+}  # fmt: skip
 
 
 # The exercise of the deeper notebook
 
 
 def _for_gradients():
-    random = torch.Generator().manual_seed(9)
-    first = torch.full((2, 6), -100)
-    first[0, [1, 2, 4]], first[1, [0, 5]] = torch.tensor([2, 0, 2]), torch.tensor([1, 2])
-    second = torch.full((3, 4), -100)
-    second[0, 1:], second[2, :2] = torch.tensor([6, 0, 6]), torch.tensor([1, 0])
+    random, _ = torch.Generator().manual_seed(9), -100
+    first = torch.tensor([[_, 2, 0, _, 2, _], [1, _, _, _, _, 2]])
+    second = torch.tensor([[_, 6, 0, 6], [_, _, _, _], [1, 0, _, _]])
     return [
         (torch.randn(2, 6, 4, generator=random), first),
         (torch.randn(3, 4, 7, generator=random), second),
     ]
-
-
-def _gradient(logits, labels, start=None, answers=1.0, ignored=0.0):
-    """(start - answers * one-hot) / labels; ``ignored`` is the share that other positions get."""
-    scored = (labels != -100).unsqueeze(-1)
-    start = logits.softmax(-1) if start is None else start
-    gradient = start - answers * one_hot(labels.clamp(min=0), logits.shape[-1])
-    return torch.where(scored, gradient, ignored * gradient) / scored.sum()
 
 
 @exercise(
@@ -172,66 +120,43 @@ def _gradient(logits, labels, start=None, answers=1.0, ignored=0.0):
     hint="A gradient has the shape of what it belongs to, the logits.",
     without=("backward", "autograd"),
     divisor=lambda logits, labels: int((labels != -100).sum()),
+    of=lambda x, y: (_gradient(x, y), (y != -100).unsqueeze(-1), x, y),
 )
-def check_loss_gradient(logits, labels):
+def check_loss_gradient(logits, labels, start=None):
     """loss_gradient(logits, labels): d loss / d logits for the mean loss."""
-    return _gradient(logits, labels)
+    scored = (labels != -100).unsqueeze(-1)
+    start = logits.softmax(-1) if start is None else start
+    return scored * (start - one_hot(labels.clamp(min=0), logits.shape[-1])) / scored.sum()
 
 
-def _ignored_as_probabilities(logits, labels):
-    gradient, scored = logits.softmax(-1), labels != -100
-    gradient[scored] -= one_hot(labels[scored], logits.shape[-1])
-    return gradient / scored.sum()
-
-
-def _changed(logits, labels):
-    logits -= logits.logsumexp(-1, keepdim=True)
-    return _gradient(logits, labels)
-
-
-def _divided(size):
-    """Return the wrong answer that divides the gradient of the sum by another number."""
-    return lambda logits, labels: _gradient(logits, labels) * (labels != -100).sum() / size(labels)
-
-
-_said_of_gradients = {
-    "That is the gradient of the sum. The loss is a mean: divide by the labels.": (
-        _divided(lambda labels: 1)
-    ),
+_gradient = check_loss_gradient.right
+check_loss_gradient.wrong |= {
+    "That is the gradient of the sum. The loss is a mean: divide by the labels.":
+        lambda right, on, *_: right * on.sum(),
     "That is divided by the number of all positions. The loss is a mean over the labelled "
-    "positions.": _divided(torch.numel),
-    "That is divided by the length of a row. The loss is a mean over the labelled positions.": (
-        _divided(lambda labels: labels.shape[1])
-    ),
-    "That is divided by the number of rows. The loss is a mean over the labelled positions.": (
-        _divided(len)
-    ),
-    "The sign is turned round: a step against the gradient must make the label likelier.": (
-        lambda *case: -_gradient(*case)
-    ),
-    "The probabilities are there, but nothing is taken from the one at the label.": (
-        lambda logits, labels: _gradient(logits, labels, answers=0)
-    ),
+    "positions.": lambda right, on, *_: right * on.sum() / on.numel(),
+    "That is divided by the length of a row. The loss is a mean over the labelled positions.":
+        lambda right, on, *_: right * on.sum() / on.shape[1],
+    "That is divided by the number of rows. The loss is a mean over the labelled positions.":
+        lambda right, on, *_: right * on.sum() / len(on),
+    "The sign is turned round: a step against the gradient must make the label likelier.":
+        lambda right, *_: -right,
+    "The probabilities are there, but nothing is taken from the one at the label.":
+        lambda right, on, x, y: on * x.softmax(-1) / on.sum(),
     "The ignored positions have a gradient: the probabilities. They are not in the loss, so theirs "
-    "is 0.": _ignored_as_probabilities,
-    "The ignored positions are treated as if their label were id 0. Their gradient is 0.": (
-        lambda logits, labels: _gradient(logits, labels, ignored=1.0)
-    ),
-    "That starts from the logits. The gradient starts from the probabilities: softmax first.": (
-        lambda logits, labels: _gradient(logits, labels, start=logits)
-    ),
+    "is 0.": lambda right, on, x, y: right + ~on * x.softmax(-1) / on.sum(),
+    "The ignored positions are treated as if their label were id 0. Their gradient is 0.":
+        lambda right, on, x, y: _gradient(x, y.clamp(min=0)) * on.numel() / on.sum(),
+    "That starts from the logits. The gradient starts from the probabilities: softmax first.":
+        lambda right, on, x, y: _gradient(x, y, start=x),
     "The softmax goes over the wrong dimension. Probabilities add up to 1 over the vocabulary, the "
-    "last dimension.": lambda logits, labels: _gradient(logits, labels, start=logits.softmax(1)),
+    "last dimension.": lambda right, on, x, y: _gradient(x, y, start=x.softmax(1)),
     "Those are the rows of the scored positions alone. A gradient has the shape of what it belongs "
-    "to, the logits, with 0 at the ignored positions.": (
-        lambda logits, labels: _gradient(logits, labels)[labels != -100]
-    ),
-    "Your function returns a list, not a tensor. The gradient has one number for each logit.": (
-        lambda *case: _gradient(*case).tolist()
-    ),
-    CHANGED: _changed,
-}
-check_loss_gradient.mistakes += [(wrong, said) for said, wrong in _said_of_gradients.items()]
+    "to, the logits, with 0 at the ignored positions.": lambda right, on, *_: right[on.squeeze(-1)],
+    "Your function returns a list, not a tensor. The gradient has one number for each logit.":
+        lambda right, *_: right.tolist(),
+    CHANGED: lambda right, on, x, y: right + 0 * x.sub_(x.logsumexp(-1, keepdim=True)),
+}  # fmt: skip
 
 
 # Losses to compare with

@@ -29,27 +29,22 @@ from mlmtutor.lessons.exercise import (
 
 
 def _guesses_and_labels():
-    random = torch.Generator().manual_seed(6)
+    random, _ = torch.Generator().manual_seed(6), -100
     top = torch.tensor([[0, 2, 4, 1, 3], [2, 3, 4, 0, 1], [1, 0, 0, 2, 2]])
-    first = torch.tensor([[0, -100, 4, 1, 3], [1, -100, 4, 0, 1], [5, *[-100] * 4]])
+    first = torch.tensor([[0, _, 4, 1, 3], [1, _, 4, 0, 1], [5, _, _, _, _]])
     logits = one_hot(top, 6).float() * 3 + 0.1 * torch.rand(3, 5, 6, generator=random)
-    second = torch.full((2, 8), -100)
-    second[0, [1, 2, 4]], second[1, :4] = torch.tensor([3, 0, 6]), torch.tensor([1, 1, 0, 6])
+    second = torch.tensor([[_, 3, 0, _, 6, _, _, _], [1, 1, 0, 6, _, _, _, _]])
     others = torch.randn(2, 8, 9, generator=random)
     others[0, [1, 2], [3, 0]] = others[1, [1, 2], [1, 0]] = 9.0
     return [(logits, first), (others, second)]
 
 
 def _hits(logits, labels):
-    return logits.argmax(dim=-1) == labels
-
-
-def _labelled(logits, labels):
-    return _hits(logits, labels)[labels != -100].float()
+    return (logits.argmax(dim=-1) == labels)[labels != -100].float()
 
 
 def _said(logits, labels):
-    hits = _labelled(logits, labels)
+    hits = _hits(logits, labels)
     return f"{hits.sum():.0f} of {len(hits)} labelled positions: {hits.mean():.0%}."
 
 
@@ -57,46 +52,34 @@ def _said(logits, labels):
     cases=_guesses_and_labels,
     says=_said,
     divisor=lambda logits, labels: int((labels != -100).sum()),
+    of=lambda x, y: (x.argmax(-1) == y, y != -100, x, y),
 )
 def check_masked_accuracy(logits, labels):
     """masked_accuracy(logits, labels): share of labels that have the highest logit."""
-    return _labelled(logits, labels).mean().item()
-
-
-def _mean_of_row_means(logits, labels):
-    return (_hits(logits, labels).sum(1) / (labels != -100).sum(1)).mean().item()
+    return _hits(logits, labels).mean().item()
 
 
 check_masked_accuracy.wrong |= {
     "That is divided by the number of all positions. No guess is ever -100, so the ignored "
-    "positions count as wrong: leave them out.": lambda x, y: _hits(x, y).float().mean().item(),
-    "That counts the ignored positions as right. Leave them out of the hits and out of the "
-    "count.": lambda x, y: (_hits(x, y) | (y == -100)).float().mean().item(),
-    "That is how many are right. The accuracy is their share.": lambda x, y: (
-        _hits(x, y).sum().item()
-    ),
-    "That is a percentage. The share is between 0 and 1.": lambda x, y: (
-        100 * _labelled(x, y).mean().item()
-    ),
-    "That is the share of wrong guesses.": lambda x, y: 1 - _labelled(x, y).mean().item(),
+    "positions count as wrong: leave them out.": lambda hit, on, *_: hit.float().mean(),
+    "That counts the ignored positions as right. Leave them out of the hits and out of the count.":
+        lambda hit, on, *_: (hit | ~on).float().mean(),
+    "That is how many are right. The accuracy is their share.": lambda hit, *_: hit.sum(),
+    "That is a percentage. The share is between 0 and 1.":
+        lambda hit, on, *_: 100 * hit[on].float().mean(),
+    "That is the share of wrong guesses.": lambda hit, on, *_: 1 - hit[on].float().mean(),
     "That is the mean over the rows of their accuracies. Every labelled position of the batch "
-    "counts the same, whichever row it is in.": _mean_of_row_means,
-    "That drops a label of 0, which is the id of a token. Only -100 is ignored.": lambda x, y: (
-        _hits(x, y)[y > 0].float().mean().item()
-    ),
-    "That compares each label with the guess at the position before. A masked language model "
-    "does not shift.": lambda x, y: _labelled(x[:, :-1], y[:, 1:]).mean().item(),
-    "That takes the lowest logit. The guess is the highest one.": lambda x, y: (
-        _labelled(-x, y).mean().item()
-    ),
-    "That says right or wrong for each labelled position. Return one number for the batch: "
-    "their mean.": _labelled,
-}
-
-
-check_masked_accuracy.wrong[CHANGED] = lambda x, y: (
-    _labelled(x, y).mean().item() + 0 * y.fill_(0).sum().item()
-)
+    "counts the same, whichever row it is in.": lambda hit, on, *_: (hit.sum(1) / on.sum(1)).mean(),
+    "That drops a label of 0, which is the id of a token. Only -100 is ignored.":
+        lambda hit, on, x, y: hit[y > 0].float().mean(),
+    "That compares each label with the guess at the position before. A masked language model does "
+    "not shift.": lambda hit, on, x, y: _hits(x[:, :-1], y[:, 1:]).mean(),
+    "That takes the lowest logit. The guess is the highest one.":
+        lambda hit, on, x, y: _hits(-x, y).mean(),
+    "That says right or wrong for each labelled position. Return one number for the batch: their "
+    "mean.": lambda hit, on, *_: hit[on].float(),
+    CHANGED: lambda hit, on, x, y: hit[on].float().mean() + 0 * y.fill_(0).sum(),
+}  # fmt: skip
 
 
 # Exercise 2
@@ -123,9 +106,9 @@ class _Model(torch.nn.Module):
 
 
 def _stored_batches():
-    labels = [torch.full((2, 6), -100), torch.full((3, 4), -100), torch.full((1, 5), -100)]
-    labels[0][0, 1:5], labels[0][1, :4] = torch.tensor([3, 0, 7, 11]), torch.tensor([9, 2, 5, 1])
-    labels[1][2, 1], labels[2][0, 1:4] = 4, torch.tensor([8, 6, 10])
+    _ = -100
+    first, last = [[_, 3, 0, 7, 11, _], [9, 2, 5, 1, _, _]], [[_, 8, 6, 10, _]]
+    labels = map(torch.tensor, (first, [[_, _, _, _], [_, _, _, _], [_, 4, _, _]], last))
     return [(torch.full_like(y, i), y) for i, y in enumerate(labels)]
 
 
@@ -156,7 +139,7 @@ def _judge(answer):
 
 
 def _evaluate(model, batches, finish=None, mode=False, keep_mode=True, gradients=False):
-    """Evaluate as is right; ``finish(right, losses by batch, ranks)`` may return something else."""
+    """evaluate_batches(model, batches): (loss, perplexity, top5) over all labelled positions."""
     was_training = model.training
     model.train(was_training if mode is None else mode)
     losses, ranks = [], []
@@ -169,79 +152,57 @@ def _evaluate(model, batches, finish=None, mode=False, keep_mode=True, gradients
     if keep_mode:
         model.train(was_training)
     loss, rank = torch.cat(losses).mean().item(), torch.cat(ranks)
-    right = loss, math.exp(loss), (rank < 5).float().mean().item()
-    return finish(right, losses, rank) if finish else right
+    top5 = (rank < 5).float().mean().item()
+    return finish(loss, top5, losses, rank) if finish else (loss, math.exp(loss), top5)
 
 
-def _right(model, batches):
-    """evaluate_batches(model, batches): (loss, perplexity, top5) over all labelled positions."""
-    return _evaluate(model, batches)
+check_evaluate_batches = ByHand(_evaluate, _judge)
+POSITIONS = sum(labels.numel() for _, labels in _stored_batches())
 
 
-check_evaluate_batches = ByHand(_right, _judge)
+def _from(loss, top5):
+    return loss, loss.exp(), top5
 
 
-def _mean_of_means(right, losses, rank):
-    mean = torch.stack([part.mean() for part in losses]).mean().item()
-    return mean, math.exp(mean), right[2]
-
-
-def _positions():
-    return sum(labels.numel() for _, labels in _stored_batches())
-
-
-def _over_positions(right, losses, rank):
-    loss = torch.cat(losses).sum().item() / _positions()
-    return loss, math.exp(loss), right[2]
-
-
-# What else is returned instead of (loss, perplexity, top5), the losses by batch and the ranks.
+# What else is returned, made from the loss, top5, the losses by batch, and the ranks.
 for said, other in {
     "That is the mean of the losses of the batches. One batch has 8 labels and another has 1: add "
-    "up the losses of all labels, and divide by their number.": _mean_of_means,
-    "That is the sum over all labels. Divide it by how many there are.": lambda right, losses, _: (
-        (torch.cat(losses).sum().item(), *right[1:])
-    ),
-    "That is divided by the number of all positions. Only the labelled ones are in the "
-    "sum.": _over_positions,
-    "Your perplexity is the mean of exp(loss) over the labels. It is exp of the "
-    "mean.": lambda right, losses, _: (right[0], torch.cat(losses).exp().mean().item(), right[2]),
+    "up the losses of all labels, and divide by their number.":
+        lambda loss, top5, parts, rank: _from(torch.stack([x.mean() for x in parts]).mean(), top5),
+    "That is the sum over all labels. Divide it by how many there are.":
+        lambda loss, top5, parts, _: (torch.cat(parts).sum(), math.exp(loss), top5),
+    "That is divided by the number of all positions. Only the labelled ones are in the sum.":
+        lambda loss, top5, parts, _: _from(torch.cat(parts).sum() / POSITIONS, top5),
+    "Your perplexity is the mean of exp(loss) over the labels. It is exp of the mean.":
+        lambda loss, top5, parts, _: (loss, torch.cat(parts).exp().mean(), top5),
     "Your perplexity is the mean of the perplexities of the batches. Take exp once, of the loss "
-    "that you return.": lambda right, losses, _: (
-        (right[0], sum(part.mean().exp().item() for part in losses) / len(losses), right[2])
-    ),
-    "Your perplexity is 2 to the power of the loss. It is exp(loss).": lambda right, *_: (
-        (right[0], 2 ** right[0], right[2])
-    ),
+    "that you return.":
+        lambda loss, top5, parts, _: (loss, sum(x.mean().exp() for x in parts) / len(parts), top5),
+    "Your perplexity is 2 to the power of the loss. It is exp(loss).":
+        lambda loss, top5, *_: (loss, 2**loss, top5),
     "Your third number counts first places. A label counts when it is among the five highest "
-    "logits.": lambda right, _, rank: (*right[:2], (rank < 1).float().mean().item()),
-    "Your third number is divided by the number of all positions. Only labelled ones can be "
-    "right.": lambda right, _, rank: (*right[:2], (rank < 5).sum().item() / _positions()),
-    "Your third number is a count. Return a share.": lambda right, _, rank: (
-        (*right[:2], (rank < 5).sum().item())
-    ),
-    "Your third number is a percentage. Return a share.": lambda right, *_: (
-        (*right[:2], 100 * right[2])
-    ),
-}.items():
+    "logits.": lambda loss, top5, _, rank: (loss, math.exp(loss), (rank < 1).float().mean()),
+    "Your third number is divided by the number of all positions. Only labelled ones can be right.":
+        lambda loss, top5, _, rank: (loss, math.exp(loss), (rank < 5).sum() / POSITIONS),
+    "Your third number is a count. Return a share.":
+        lambda loss, top5, _, rank: (loss, math.exp(loss), (rank < 5).sum()),
+    "Your third number is a percentage. Return a share.":
+        lambda loss, top5, *_: (loss, math.exp(loss), 100 * top5),
+}.items():  # fmt: skip
     check_evaluate_batches.wrong[said] = partial(_evaluate, finish=other)
-
 check_evaluate_batches.wrong |= {
     "A model in training mode gives you another loss: its dropout is on. Call `model.eval()` "
-    "first.": lambda model, batches: _evaluate(model, batches, mode=None),
-    "That is the loss of the last batch alone.": lambda model, batches: _evaluate(
-        model, batches[-1:]
-    ),
-    "Your function returns a float. It should return 3 values: `return loss, perplexity, "
-    "top5`.": lambda model, batches: _evaluate(model, batches)[0],
+    "first.": partial(_evaluate, mode=None),
+    "That is the loss of the last batch alone.":
+        lambda model, batches: _evaluate(model, batches[-1:]),
+    "Your function returns a float. It should return 3 values: `return loss, perplexity, top5`.":
+        lambda model, batches: _evaluate(model, batches)[0],
     "The numbers are right, and the model comes back in another mode: an evaluation in the middle "
     "of a training would switch dropout off for the rest of it. Keep `model.training` in a name "
-    "first, and set it again.": lambda model, batches: _evaluate(model, batches, keep_mode=False),
+    "first, and set it again.": partial(_evaluate, keep_mode=False),
     "The numbers are right, and gradients are tracked: the graph of every batch takes memory. Put "
-    "`@torch.no_grad()` above the function.": lambda model, batches: _evaluate(
-        model, batches, gradients=True
-    ),
-}
+    "`@torch.no_grad()` above the function.": partial(_evaluate, gradients=True),
+}  # fmt: skip
 
 
 # A model that learns to spell

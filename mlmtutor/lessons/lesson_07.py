@@ -121,7 +121,7 @@ def _half(old, original):
     return torch.where(old == MASK, original, old.masked_fill(old == -1, -100))
 
 
-for said, wrong in {
+check_repair_batch.wrong |= {
     "One defect is left: the labels still stand under `masked_lm_labels`, and there are no "
     "`labels`. transformers 5 ignores the old name, "
     "and the loss is None.": lambda b, o: {**b, "masked_lm_labels": _right_labels(b, o)},
@@ -150,8 +150,7 @@ for said, wrong in {
     "Your function returns the labels. Return the repaired batch, a dict.": _right_labels,
     "Your batch has other input_ids: the text is no longer masked. All three defects are in the "
     "labels.": lambda b, o: _with(b, _right_labels(b, o), input_ids=o.clone()),
-}.items():
-    check_repair_batch.mistake(said)(wrong)
+}
 
 
 def _diagnose_with(function, batch, tokenizer, code="unk-labelled", severity="warning", needs=None):
@@ -314,7 +313,7 @@ def _alone(batch, tokenizer):
     return replace(found, findings=tuple(f for f in found.findings if f.code == "unk-labelled"))
 
 
-for said, wrong in {
+check_diagnose_unknown.wrong |= {
     "The rule 'unk-labelled' stays registered after the call, so every later diagnose": _stays,
     "Rules of mlmtutor are missing from RULES after the call.": _cleared,
     "A batch in which two labels are [UNK] has no finding, and none is `unk-labelled`.": _plain,
@@ -334,5 +333,4 @@ for said, wrong in {
     "With another tokenizer, whose [UNK] has another id, your rule finds nothing.": _wrong_rule(
         lambda case: case.labels == 100
     ),
-}.items():
-    check_diagnose_unknown.mistake(said)(wrong)
+}

@@ -69,7 +69,7 @@ def check_corpus_perplexity(scores):
     return _exp(_flat(scores))
 
 
-for said, wrong in {
+check_corpus_perplexity.wrong |= {
     "That is the mean of the perplexities of the sentences. A token of a short sentence counts "
     "more there than a token of a long one.": lambda scores: sum(map(_exp, scores)) / len(scores),
     "That is exp of the mean of the means of the sentences. "
@@ -92,8 +92,7 @@ for said, wrong in {
     "That is one number for each sentence. Return one for all of them together.": lambda scores: (
         torch.tensor([_exp(row) for row in scores])
     ),
-}.items():
-    check_corpus_perplexity.mistake(said)(wrong)
+}
 
 
 def _word_ids() -> list[tuple[Any, ...]]:
@@ -128,7 +127,7 @@ def _without_special_columns(word_ids):
     return check_hidden_with_word.right(word_ids)[:, columns]
 
 
-for said, wrong in {
+check_hidden_with_word.wrong |= {
     "One token is hidden in each row, and the later pieces of its word give it away. Hide them "
     "too.": _hides(lambda i, j, same: i == j),
     "The whole word is hidden in each row. "
@@ -153,8 +152,7 @@ for said, wrong in {
     "position, because the model reads special tokens as well.": _without_special_columns,
     "Your matrix has dtype torch.int64, and should have torch.bool: `torch.where` and indexing "
     "take 0 and 1 for numbers.": _hides(lambda i, j, same: int(same and j >= i)),
-}.items():
-    check_hidden_with_word.mistake(said)(wrong)
+}
 
 
 def hidden_diagonal(tokens: Sequence[str], log_p: Sequence[float]) -> Figure:

@@ -99,7 +99,7 @@ def _in_place(call):
     return _migrated(call, labels)
 
 
-for said, wrong in {
+check_migrate.wrong |= {
     "The labels still hold -1. The loss of today leaves out -100 alone.": lambda call: _migrated(
         call, call["masked_lm_labels"].clone()
     ),
@@ -125,8 +125,7 @@ for said, wrong in {
         call, call["input_ids"].clone()
     ),
     "Your function returns the labels. Return the arguments of the call, a dictionary.": _minus_100,
-}.items():
-    check_migrate.mistake(said)(wrong)
+}
 
 
 def _position_batches() -> list[tuple[Any, ...]]:
@@ -179,7 +178,7 @@ def _in_every_row(log_p, positions, ids, weights):
     return (weights * -log_p[:, positions, ids]).sum() / weights.sum()
 
 
-for said, wrong_loss in {
+check_positions_loss.wrong |= {
     "That is the mean over every entry, those of weight 0 included: they only fill "
     "up the rows.": lambda log_p, where, ids, weights: _surprise(log_p, where, ids).mean(),
     "The entries of weight 0 add nothing, and they are still counted: divide by the sum of the "
@@ -199,8 +198,7 @@ for said, wrong_loss in {
     "`log_p[:, positions, ids]` reads the positions of each row in every row. Index the rows too: "
     "`torch.arange(len(log_p)).unsqueeze(1)` in place of the colon.": _in_every_row,
     "Your function returns a tensor of shape (2, 4). Return one number.": _weighted,
-}.items():
-    check_positions_loss.mistake(said)(wrong_loss)
+}
 
 
 def _runs_on(releases, keyword, ignored):
@@ -266,7 +264,7 @@ def _where(fits):
 
 _OLD = "For `masked_lm_labels=` with -100 your list"
 _WARNS = "It warns, and the loss is right: a warning isn't an error."
-for said, wrong in {
+check_runs_on.wrong |= {
     f"{_OLD} has pytorch-pretrained-bert 0.1.1, whose loss does not ignore -100: the labels "
     "would be out of bounds.": lambda releases, keyword, ignored: [
         r for r in releases if _uses(r, keyword)
@@ -290,5 +288,4 @@ for said, wrong in {
     "Your list has a release twice, or another order than `releases`.": lambda *call: _runs_on(
         *call
     )[::-1],
-}.items():
-    check_runs_on.mistake(said)(wrong)
+}
