@@ -203,5 +203,6 @@ check_surprise.wrong |= {
         lambda case, *_: _surprise(*case, label=103)[0],
     f"{NOTHING} {check_surprise.none}": lambda *_: None,
     lambda model, tokenizer, sentence, word, found: "That is the loss of the word `the`, not of "
-    f"`{word}`: the word is an argument.": lambda case, *_: _surprise(*case[:3], word="the")[0],
+    f"`{word}`: the word is an argument.":
+        lambda case, *_: _surprise(case[0], case[1], case[2], "the")[0],
 }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, cells, drawing, finish
-from mlmtutor.lessons.exercise import CHANGED, exercise
+from mlmtutor.lessons.exercise import CHANGED, Function, exercise
 from mlmtutor.model import load_tutor
 
 # The figures: how a word is cut, and what the four masks move
@@ -220,7 +220,7 @@ def check_pad_rows(rows, pad_token_id, columns=None):
     return torch.tensor(ids), torch.tensor(mask)
 
 
-_padded = check_pad_rows.right
+_padded: Function = check_pad_rows.right
 check_pad_rows.wrong |= {
     "Your attention_mask is the wrong way round: 1 says that there is text to read, and 0 stands "
     "at the padding.": lambda ids, mask, *_: (ids, 1 - mask),

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy, one_hot
 
 from mlmtutor.figure import COLOURS, cells, drawing, figure, finish, plain
-from mlmtutor.lessons.exercise import CHANGED, exercise
+from mlmtutor.lessons.exercise import CHANGED, Function, exercise
 from mlmtutor.lessons.lesson_04 import picked, token_loss
 from mlmtutor.loss import masked_lm_loss
 
@@ -129,7 +129,7 @@ def check_loss_gradient(logits, labels, start=None):
     return scored * (start - one_hot(labels.clamp(min=0), logits.shape[-1])) / scored.sum()
 
 
-_gradient = check_loss_gradient.right
+_gradient: Function = check_loss_gradient.right
 check_loss_gradient.wrong |= {
     "That is the gradient of the sum. The loss is a mean: divide by the labels.":
         lambda right, on, *_: right * on.sum(),

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,17 +74,15 @@ def symptom_map(places: Mapping[str, str]) -> Figure:
     )
 
 
-def _broken_batches() -> list[tuple[Any, ...]]:
+def _broken_batches():
     """Two batches with three defects in their labels, each with its ids from before masking."""
-    first = [
-        [101, 1045, 2215, 2000, 2689, 1996, 2088, 102],
-        [101, 2016, 4149, 1996, 2482, 1012, 102, 0],
-    ]
-    second = [[101, 1996, 2210, 2158, 102], [101, 2057, 2939, 102, 0], [101, 2026, 3566, 2626, 102]]
-    cases: list[tuple[Any, ...]] = []
+    first = [101, 1045, 2215, 2000, 2689, 1996, 2088, 102]
+    second = [101, 2016, 4149, 1996, 2482, 1012, 102, 0]
+    other = [[101, 1996, 2210, 2158, 102], [101, 2057, 2939, 102, 0], [101, 2026, 3566, 2626, 102]]
+    cases = []
     for rows, masked, drawn, kept in (
-        (first, [(0, 4), (1, 1)], (0, 2), (1, 4)),
-        (second, [(0, 3), (2, 1)], (1, 1), (2, 2)),
+        ([first, second], [(0, 4), (1, 1)], (0, 2), (1, 4)),
+        (other, [(0, 3), (2, 1)], (1, 1), (2, 2)),
     ):
         original = torch.tensor(rows)
         input_ids = original.clone()
@@ -98,82 +97,75 @@ def _broken_batches() -> list[tuple[Any, ...]]:
     return cases
 
 
-@exercise(
-    cases=_broken_batches,
-    says="All three defects are gone: the name, the ignore value, and the copied answers.",
-    returns=("batch",),
-)
-def check_repair_batch(batch, original):
-    """repair_batch(batch, original): a new batch, a dict, that trains."""
-    return _with(batch, _right_labels(batch, original))
-
-
-def _right_labels(batch, original):
-    return torch.where(batch["masked_lm_labels"] == -1, -100, original)
-
-
-def _with(batch, labels, **more):
+def with_labels(batch, labels, **more):
     rest = {name: value for name, value in batch.items() if name != "masked_lm_labels"}
     return {**rest, "labels": labels, **more}
 
 
-def _half(old, original):
-    return torch.where(old == MASK, original, old.masked_fill(old == -1, -100))
+def _parts(batch, original):
+    """The batch, its ids before masking, its old labels, and the right ones."""
+    old = batch["masked_lm_labels"]
+    return batch, original, old, torch.where(old == -1, -100, original)
+
+
+@exercise(
+    cases=_broken_batches,
+    says="All three defects are gone: the name, the ignore value, and the copied answers.",
+    returns=("batch",),
+    of=_parts,
+)
+def check_repair_batch(batch, original):
+    """repair_batch(batch, original): a new batch, a dict, that trains."""
+    return with_labels(batch, _parts(batch, original)[-1])
 
 
 check_repair_batch.wrong |= {
     "One defect is left: the labels still stand under `masked_lm_labels`, and there are no "
-    "`labels`. transformers 5 ignores the old name, "
-    "and the loss is None.": lambda b, o: {**b, "masked_lm_labels": _right_labels(b, o)},
+    "`labels`. transformers 5 ignores the old name, and the loss is None.":
+        lambda b, o, old, y: {**b, "masked_lm_labels": y},
     "The old key `masked_lm_labels` is still there beside `labels`. transformers 4 raises a "
-    "TypeError for it: `pop` it.": lambda b, o: {**b, "labels": _right_labels(b, o)},
-    "One defect is left: -1 marks what is not scored, and the loss takes it "
-    "for an id.": lambda b, o: _with(b, torch.where(b["masked_lm_labels"] == -1, -1, o)),
+    "TypeError for it: `pop` it.": lambda b, o, old, y: {**b, "labels": y},
+    "One defect is left: -1 marks what is not scored, and the loss takes it for an id.":
+        lambda b, o, old, y: with_labels(b, torch.where(old == -1, -1, o)),
     "One defect is left: the answers were copied after masking. The label at (0, 4) is 103, the id "
-    "of [MASK]; `original` holds the answer.": lambda b, o: _with(
-        b, b["masked_lm_labels"].masked_fill(b["masked_lm_labels"] == -1, -100)
-    ),
+    "of [MASK]; `original` holds the answer.":
+        lambda b, o, old, y: with_labels(b, old.masked_fill(old == -1, -100)),
     "One defect is half repaired: the label at (0, 2) is 7592, the random token that was put "
-    "there. Where [MASK] stands your "
-    "answers are right.": lambda b, o: _with(b, _half(b["masked_lm_labels"], o)),
+    "there. Where [MASK] stands your answers are right.":
+        lambda b, o, old, y: with_labels(b, torch.where(old == 7592, old, y)),
     "Only the [MASK] positions are labelled now. The random token at (0, 2) and the kept one at "
-    "(1, 4) were chosen too: "
-    "all that were not -1.": lambda b, o: _with(b, torch.where(b["input_ids"] == MASK, o, -100)),
-    "Every position has a label now, padding too. What was -1 becomes -100.": lambda b, o: _with(
-        b, o.clone()
-    ),
+    "(1, 4) were chosen too: all that were not -1.":
+        lambda b, o, old, y: with_labels(b, torch.where(b["input_ids"] == MASK, o, -100)),
+    "Every position has a label now, padding too. What was -1 becomes -100.":
+        lambda b, o, old, y: with_labels(b, o.clone()),
     "The kept token at (1, 4) has lost its label. It was chosen, though the input still shows it: "
-    "the old labels say which positions were chosen, "
-    "the input doesn't.": lambda b, o: _with(b, torch.where(b["input_ids"] == o, -100, o)),
+    "the old labels say which positions were chosen, the input doesn't.":
+        lambda b, o, old, y: with_labels(b, torch.where(b["input_ids"] == o, -100, o)),
     "Your function changes the dictionary that it was given, and the caller loses it. Make a new "
-    "one: `new = dict(given)`.": lambda b, o: b.update(labels=_right_labels(b, o)) or b,
-    "Your function returns the labels. Return the repaired batch, a dict.": _right_labels,
+    "one: `new = dict(given)`.": lambda b, o, old, y: b.update(labels=y) or b,
+    "Your function returns the labels. Return the repaired batch, a dict.": lambda b, o, old, y: y,
     "Your batch has other input_ids: the text is no longer masked. All three defects are in the "
-    "labels.": lambda b, o: _with(b, _right_labels(b, o), input_ids=o.clone()),
-}
-
-
-def _diagnose_with(function, batch, tokenizer, code="unk-labelled", severity="warning", needs=None):
-    """Diagnose with ``function(case)``, which says where, registered for this call."""
-
-    @rule(code, severity, needs=("labels", "tokenizer") if needs is None else needs)
-    def unk_labelled(case):
-        where = function(case)
-        return Problem("labels are [UNK]", "set them to -100", where) if where.any() else None
-
-    try:
-        return diagnose(batch, tokenizer)
-    finally:
-        del RULES[code]
+    "labels.": lambda b, o, old, y: with_labels(b, y, input_ids=o.clone()),
+}  # fmt: skip
 
 
 def _unk_labels(case):
     return case.labels == case.tokenizer.unk_token_id
 
 
-def _unknown_right(batch, tokenizer):
+def _unknown(batch, tokenizer, where=_unk_labels, code="unk-labelled", severity="warning",
+             needs=("labels", "tokenizer")):  # fmt: skip
     """diagnose_unknown(batch, tokenizer): diagnose, with a rule for labels that are [UNK]."""
-    return _diagnose_with(_unk_labels, batch, tokenizer)
+
+    @rule(code, severity, needs=needs)
+    def unk_labelled(case):
+        found = where(case)
+        return Problem("labels are [UNK]", "set them to -100", found) if found.any() else None
+
+    try:
+        return diagnose(batch, tokenizer)
+    finally:
+        del RULES[code]
 
 
 def _unknown_batches(unk, mask):
@@ -212,75 +204,50 @@ def _judge_unknown(diagnose_unknown):
 
 def _what_is_wrong(answers, added, lost, other_tokenizer):
     """Return the first thing that is wrong with the table of rules or the diagnoses, or None."""
-    if added:
-        return (
-            f"The rule {min(added)!r} stays registered after the call, so every later diagnose "
-            "runs it. Take it out in a `finally`: `del RULES[code]`."
-        )
-    if lost:
-        return "Rules of mlmtutor are missing from RULES after the call. Take out your own alone."
-    for answer in answers:
-        if not isinstance(answer, Diagnosis):
-            return (
-                f"Your function returns a {type(answer).__name__}. Return what `diagnose` returns."
-            )
+    types = {type(answer) for answer in answers} - {Diagnosis}
+    for said, holds in {
+        f"The rule {min(added, default='')!r} stays registered after the call, so every later "
+        "diagnose runs it. Take it out in a `finally`: `del RULES[code]`.": added,
+        "Rules of mlmtutor are missing from RULES after the call. Take out your own alone.": lost,
+        f"Your function returns a {', '.join(each.__name__ for each in types)}. Return what "
+        "`diagnose` returns.": types,
+    }.items():  # fmt: skip
+        if holds:
+            return said
     first, second, third = answers
-    if "labels-missing" not in third.codes:
-        return (
-            "The other rules do not run: a batch without labels has no finding. Call "
-            "`diagnose(batch, tokenizer)` while your rule is registered."
-        )
-    if "unk-labelled" in {code for code, why in third.unchecked if "failed" in why}:
-        return (
-            "On a batch without labels your rule raises an error. `needs=('labels', 'tokenizer')` "
-            "tells `diagnose` not to ask it then."
-        )
     found = {finding.code: finding for finding in first.findings}
-    if "unk-labelled" not in found and other_tokenizer:
-        return (
-            "With another tokenizer, whose [UNK] has another id, your rule finds nothing. Ask "
-            "`case.tokenizer.unk_token_id`."
-        )
-    if "unk-labelled" not in found:
-        has = f"the findings {sorted(found)}" if found else "no finding"
-        why = dict(first.unchecked).get("unk-labelled")
-        because = f"because {why}." if why else "and none is `unk-labelled`."
-        return f"A batch in which two labels are [UNK] has {has}, {because}"
-    if "unk-labelled" in second.codes:
-        return (
-            "A batch in which no label is [UNK] has the finding too. An [UNK] that is not scored "
-            "does no harm."
-        )
-    finding, wanted = found["unk-labelled"], ((0, 3), (1, 2))
-    if not finding.positions:
-        return (
-            "Your finding has no positions. The third part of a Problem is `where`, a boolean "
-            "tensor of the shape of the labels."
-        )
-    if set(finding.positions) < set(wanted):
-        return (
-            "The label at (0, 3) is [UNK], and the input shows [MASK] there: your rule misses it. "
-            "Look at the labels, not at the input."
-        )
-    if finding.positions != wanted:
-        return (
-            f"Your finding has {len(finding.positions)} positions, the first at "
-            f"{finding.positions[0]}, and the labels are [UNK] at (0, 3) and (1, 2) alone."
-        )
-    if finding.severity != "warning":
-        return (
-            f"The finding is of severity {finding.severity!r}. The batch trains, and probably not "
-            "what was meant: that is a warning."
-        )
+    finding, wanted = found.get("unk-labelled"), ((0, 3), (1, 2))
+    at, severity = (finding.positions, finding.severity) if finding else ((), "")
+    why = dict(first.unchecked).get("unk-labelled")
+    for said, holds in {
+        "The other rules do not run: a batch without labels has no finding. Call "
+        "`diagnose(batch, tokenizer)` while your rule is registered.":
+            "labels-missing" not in third.codes,
+        "On a batch without labels your rule raises an error. `needs=('labels', 'tokenizer')` "
+        "tells `diagnose` not to ask it then.":
+            "unk-labelled" in {code for code, why in third.unchecked if "failed" in why},
+        "With another tokenizer, whose [UNK] has another id, your rule finds nothing. Ask "
+        "`case.tokenizer.unk_token_id`.": not finding and other_tokenizer,
+        "A batch in which two labels are [UNK] has "
+        f"{f'the findings {sorted(found)}' if found else 'no finding'}, "
+        f"{f'because {why}.' if why else 'and none is `unk-labelled`.'}": not finding,
+        "A batch in which no label is [UNK] has the finding too. An [UNK] that is not scored does "
+        "no harm.": "unk-labelled" in second.codes,
+        "Your finding has no positions. The third part of a Problem is `where`, a boolean tensor "
+        "of the shape of the labels.": not at,
+        "The label at (0, 3) is [UNK], and the input shows [MASK] there: your rule misses it. Look "
+        "at the labels, not at the input.": set(at) < set(wanted),
+        f"Your finding has {len(at)} positions, the first at {(*at, None)[0]}, and the labels are "
+        "[UNK] at (0, 3) and (1, 2) alone.": at != wanted,
+        f"The finding is of severity {severity!r}. The batch trains, and probably not what was "
+        "meant: that is a warning.": severity != "warning",
+    }.items():  # fmt: skip
+        if holds:
+            return said
     return None
 
 
-check_diagnose_unknown = ByHand(_unknown_right, _judge_unknown)
-
-
-def _wrong_rule(where=_unk_labels, **options):
-    """Return a wrong answer: diagnose with another rule."""
-    return lambda batch, tokenizer: _diagnose_with(where, batch, tokenizer, **options)
+check_diagnose_unknown = ByHand(_unknown, _judge_unknown)
 
 
 def _input_is_unk(case):
@@ -288,49 +255,48 @@ def _input_is_unk(case):
 
 
 def _stays(batch, tokenizer):
-    answer = _plain(batch, tokenizer)
     RULES["unk-labelled"] = RULES["labels-missing"]
-    return answer
+    return diagnose(batch, tokenizer)
 
 
 def _cleared(batch, tokenizer):
-    answer = _unknown_right(batch, tokenizer)
+    answer = _unknown(batch, tokenizer)
     RULES.clear()
     return answer
 
 
-def _plain(batch, tokenizer):
-    return diagnose(batch, tokenizer)
+def _found(change):
+    """Return a wrong answer: the right one with other findings, ``change(finding)`` of each."""
 
+    def answer(batch, tokenizer):
+        right = _unknown(batch, tokenizer)
+        changed = (change(finding) for finding in right.findings)
+        return replace(right, findings=tuple(finding for finding in changed if finding))
 
-def _without_positions(batch, tokenizer):
-    found = _unknown_right(batch, tokenizer)
-    return replace(found, findings=tuple(replace(one, positions=()) for one in found.findings))
-
-
-def _alone(batch, tokenizer):
-    found = _unknown_right(batch, tokenizer)
-    return replace(found, findings=tuple(f for f in found.findings if f.code == "unk-labelled"))
+    return answer
 
 
 check_diagnose_unknown.wrong |= {
     "The rule 'unk-labelled' stays registered after the call, so every later diagnose": _stays,
     "Rules of mlmtutor are missing from RULES after the call.": _cleared,
-    "A batch in which two labels are [UNK] has no finding, and none is `unk-labelled`.": _plain,
-    "A batch in which two labels are [UNK] has the findings ['unkn": _wrong_rule(code="unknown"),
-    "The finding is of severity 'error'. The batch trains, and": _wrong_rule(severity="error"),
-    "A batch in which no label is [UNK] has the finding too.": _wrong_rule(_input_is_unk),
-    "The label at (0, 3) is [UNK], and the input shows [MASK] there: "
-    "your rule misses it.": _wrong_rule(lambda case: case.scored & _input_is_unk(case)),
-    "Your finding has 16 positions, the first at (0, 0), and the labels are [UNK] at (0, "
-    "3)": _wrong_rule(lambda c: _unk_labels(c).any(dim=1, keepdim=True).expand_as(c.labels)),
-    "On a batch without labels your rule raises an error.": _wrong_rule(needs=()),
-    "Your finding has no positions. The third part of a Problem is `where`": _without_positions,
-    "Your function returns a tuple. Return what `diagnose` returns.": lambda batch, tokenizer: (
-        _unknown_right(batch, tokenizer).findings
-    ),
-    "The other rules do not run: a batch without labels has no finding.": _alone,
-    "With another tokenizer, whose [UNK] has another id, your rule finds nothing.": _wrong_rule(
-        lambda case: case.labels == 100
-    ),
-}
+    "A batch in which two labels are [UNK] has no finding, and none is `unk-labelled`.": diagnose,
+    "A batch in which two labels are [UNK] has the findings ['unkn":
+        partial(_unknown, code="unknown"),
+    "The finding is of severity 'error'. The batch trains, and":
+        partial(_unknown, severity="error"),
+    "A batch in which no label is [UNK] has the finding too.":
+        partial(_unknown, where=_input_is_unk),
+    "The label at (0, 3) is [UNK], and the input shows [MASK] there: your rule misses it.":
+        partial(_unknown, where=lambda case: case.scored & _input_is_unk(case)),
+    "Your finding has 16 positions, the first at (0, 0), and the labels are [UNK] at (0, 3)":
+        partial(_unknown, where=lambda c: _unk_labels(c).any(1, True).expand_as(c.labels)),
+    "On a batch without labels your rule raises an error.": partial(_unknown, needs=()),
+    "Your finding has no positions. The third part of a Problem is `where`":
+        _found(lambda finding: replace(finding, positions=())),
+    "Your function returns a tuple. Return what `diagnose` returns.":
+        lambda batch, tokenizer: _unknown(batch, tokenizer).findings,
+    "The other rules do not run: a batch without labels has no finding.":
+        _found(lambda finding: finding.code == "unk-labelled" and finding),
+    "With another tokenizer, whose [UNK] has another id, your rule finds nothing.":
+        partial(_unknown, where=lambda case: case.labels == 100),
+}  # fmt: skip

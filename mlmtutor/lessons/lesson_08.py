@@ -151,22 +151,18 @@ def _step(model: Any, batch: Any, rank: int, processes: int) -> Step:
 # Exercise 1
 
 
-def _parts() -> list[tuple[Any, ...]]:
+def _parts():
     """Parts with 4, 1 and no label of a batch that has five, and one with 2 of eight."""
-    made = torch.Generator().manual_seed(8)
-    cases = []
-    for length, entries, items, kept in (
-        (7, 6, 5, {0: 5, 2: 2, 3: 0, 6: 1}),
-        (7, 6, 5, {4: 3}),
-        (7, 6, 5, {}),
-        (9, 11, 8, {1: 10, 7: 0}),
-    ):
-        logits = 3 * torch.randn(length, entries, generator=made)
-        labels = torch.full((length,), IGNORE_INDEX)
-        for position, label in kept.items():
-            labels[position] = label
-        cases.append((logits.requires_grad_(), labels, items))
-    return cases
+    made, _ = torch.Generator().manual_seed(8), IGNORE_INDEX
+    return [
+        ((3 * torch.randn(len(y), V, generator=made)).requires_grad_(), torch.tensor(y), items)
+        for V, items, y in (
+            (6, 5, [5, _, 2, 0, _, _, 1]),
+            (6, 5, [_, _, _, _, 3, _, _]),
+            (6, 5, [_, _, _, _, _, _, _]),
+            (11, 8, [_, 10, _, _, _, _, _, 0, _]),
+        )
+    ]
 
 
 class _WithGradient(Exercise):
@@ -185,7 +181,7 @@ NO_GRADIENT = (
 )
 
 
-def _part_loss(logits, labels, num_items_in_batch):
+def _part_loss(logits, labels, num_items_in_batch=1):
     """part_loss(logits, labels, num_items_in_batch): sum over the labels, divided once."""
     return cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
 
@@ -201,38 +197,33 @@ check_part_loss = _WithGradient(
 )
 
 
-def _sum(logits, labels):
-    return cross_entropy(logits, labels, reduction="sum")
-
-
 check_part_loss.wrong |= {
     "A part without a label gives nan, and so does the whole step. Its sum is 0: do not take the "
-    "mean and multiply "
-    "it again.": lambda x, y, items: cross_entropy(x, y) * (y != IGNORE_INDEX).sum() / items,
+    "mean and multiply it again.":
+        lambda x, y, items: cross_entropy(x, y) * (y != IGNORE_INDEX).sum() / items,
     "Each part is divided by its own number of labels, so the label of a part that has one weighs "
-    "as much as four in another. "
-    "Divide the sum by num_items_in_batch.": lambda x, y, items: cross_entropy(x, y),
+    "as much as four in another. Divide the sum by num_items_in_batch.":
+        lambda x, y, items: cross_entropy(x, y),
     "That is the sum of the losses. Nothing divides it, so the gradient grows with the batch: "
-    "divide by num_items_in_batch.": lambda x, y, items: _sum(x, y),
+    "divide by num_items_in_batch.": lambda x, y, items: _part_loss(x, y),
     "That is divided twice: the mean of the part has been divided by the labels of the part. Start "
     "from the sum.": lambda x, y, items: cross_entropy(x, y) / items,
-    "That is divided by the number of all positions. "
-    "Ignored ones do not count.": lambda x, y, items: _sum(x, y) / len(y),
-    "That is divided by the number of parts, "
-    "which num_items_in_batch is not.": lambda x, y, items: _sum(x, y) / 3,
-    "That scores the ignored positions as well. Leave -100 out.": lambda x, y, items: (
-        _sum(x, y.clamp(min=0)) / items
-    ),
-    "Your function returns a loss for each position. backward() needs one number: "
-    "add them up.": lambda x, y, items: cross_entropy(x, y, reduction="none") / items,
-    NO_GRADIENT: lambda x, y, items: (_sum(x, y) / items).item(),
-}
+    "That is divided by the number of all positions. Ignored ones do not count.":
+        lambda x, y, items: _part_loss(x, y, len(y)),
+    "That is divided by the number of parts, which num_items_in_batch is not.":
+        lambda x, y, items: _part_loss(x, y, 3),
+    "That scores the ignored positions as well. Leave -100 out.":
+        lambda x, y, items: _part_loss(x, y.clamp(min=0), items),
+    "Your function returns a loss for each position. backward() needs one number: add them up.":
+        lambda x, y, items: cross_entropy(x, y, reduction="none") / items,
+    NO_GRADIENT: lambda x, y, items: _part_loss(x, y, items).item(),
+}  # fmt: skip
 
 
 # Exercise 2
 
 
-def _shares() -> list[tuple[Any, ...]]:
+def _shares():
     """Three processes with 5, 4 and 10 labels, and two with 2 and 7."""
     three = [(torch.tensor(t), [5, 4, 10], rank) for rank, t in enumerate((9.0, 22.0, 7.0))]
     return three + [(torch.tensor(t), [2, 7], rank) for rank, t in enumerate((4.0, 11.0))]
@@ -253,20 +244,19 @@ check_process_share.wrong |= {
     "labels of all processes.": lambda total, counts, rank: total / counts[rank],
     "The gradients are averaged afterwards, so your result is divided by the number of processes "
     "once more. Multiply by it first.": lambda total, counts, rank: total / sum(counts),
-    "That is the sum of the losses of each process. "
-    "It must be divided by a number of labels.": lambda total, counts, rank: total,
+    "That is the sum of the losses of each process. It must be divided by a number of labels.":
+        lambda total, counts, rank: total,
     "You multiply by the number of processes, and divide by the own count. Divide by the count of "
     "all.": lambda total, counts, rank: total * len(counts) / counts[rank],
     "That is divided by the number of processes, twice in the end. Divide by labels, and multiply "
     "by the number of processes.": lambda total, counts, rank: total / len(counts),
     "That weighs each sum by its count. A sum has grown with its count already; only a mean needs "
     "the weight.": lambda total, counts, rank: total * counts[rank] / sum(counts),
-    "That divides by the largest count, not by all.": lambda total, counts, rank: (
-        total * len(counts) / max(counts)
-    ),
-    "That is what the average should be, "
-    "but each process must scale its own sum.": lambda total, counts, rank: 2.0,
-}
+    "That divides by the largest count, not by all.":
+        lambda total, counts, rank: total * len(counts) / max(counts),
+    "That is what the average should be, but each process must scale its own sum.":
+        lambda total, counts, rank: 2.0,
+}  # fmt: skip
 
 
 # Figures

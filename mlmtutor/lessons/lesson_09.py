@@ -47,13 +47,6 @@ def small_berts(language: torch.Tensor) -> tuple[Any, Any]:
     return causal, masked
 
 
-def _scores() -> list[tuple[Any, ...]]:
-    """Two sentences of 4 and 1 tokens, then three of 2, 5 and 1."""
-    first = [[-1.0, -2.0, -3.0, -1.5], [-5.0]]
-    second = [[-0.5, -2.25], [-1.0, -0.25, -3.5, -2.0, -0.75], [-4.0]]
-    return [(first,), (second,)]
-
-
 def _exp(scores):
     """Return exp of minus the mean over what is given: log-probabilities."""
     return math.exp(-sum(scores) / len(scores))
@@ -63,7 +56,14 @@ def _flat(scores):
     return [value for sentence in scores for value in sentence]
 
 
-@exercise(cases=_scores, says="exp(12.5 / 5) = 12.18: five tokens, and each counts once.")
+@exercise(
+    lambda: [
+        ([[-1.0, -2.0, -3.0, -1.5], [-5.0]],),
+        ([[-0.5, -2.25], [-1.0, -0.25, -3.5, -2.0, -0.75], [-4.0]],),
+    ],
+    says="exp(12.5 / 5) = 12.18: five tokens, and each counts once.",
+    of=lambda scores: (scores, _flat(scores)),
+)
 def check_corpus_perplexity(scores):
     """corpus_perplexity(scores): exp of the mean of -log p over the tokens of all sentences."""
     return _exp(_flat(scores))
@@ -71,88 +71,63 @@ def check_corpus_perplexity(scores):
 
 check_corpus_perplexity.wrong |= {
     "That is the mean of the perplexities of the sentences. A token of a short sentence counts "
-    "more there than a token of a long one.": lambda scores: sum(map(_exp, scores)) / len(scores),
-    "That is exp of the mean of the means of the sentences. "
-    "Take one mean over all tokens.": lambda scores: _exp([sum(row) / len(row) for row in scores]),
-    "You divide by the number of sentences. Divide by the number of tokens.": lambda scores: _exp(
-        [sum(row) for row in scores]
-    ),
-    "The sign is missing: that is exp(total / n), which is below 1.": lambda scores: (
-        1 / _exp(_flat(scores))
-    ),
-    "That is the mean of -log p, the loss. The pseudo-perplexity is exp of it.": lambda scores: (
-        math.log(_exp(_flat(scores)))
-    ),
-    "You raise 2 to the loss. The log-probabilities are natural logarithms, "
-    "so it is e.": lambda scores: 2 ** math.log(_exp(_flat(scores))),
-    "You take exp of the total. Divide the total by the number of tokens first.": lambda scores: (
-        math.exp(-sum(_flat(scores)))
-    ),
-    CHANGED: lambda scores: _exp([*scores.pop(), *_flat(scores)]),
-    "That is one number for each sentence. Return one for all of them together.": lambda scores: (
-        torch.tensor([_exp(row) for row in scores])
-    ),
-}
-
-
-def _word_ids() -> list[tuple[Any, ...]]:
-    return [([None, 0, 1, 1, 1, 2, None],), ([None, 0, 0, 1, 2, 2, 3, None, None],)]
+    "more there than a token of a long one.":
+        lambda scores, flat: sum(map(_exp, scores)) / len(scores),
+    "That is exp of the mean of the means of the sentences. Take one mean over all tokens.":
+        lambda scores, flat: _exp([sum(row) / len(row) for row in scores]),
+    "You divide by the number of sentences. Divide by the number of tokens.":
+        lambda scores, flat: _exp([sum(row) for row in scores]),
+    "The sign is missing: that is exp(total / n), which is below 1.":
+        lambda scores, flat: 1 / _exp(flat),
+    "That is the mean of -log p, the loss. The pseudo-perplexity is exp of it.":
+        lambda scores, flat: math.log(_exp(flat)),
+    "You raise 2 to the loss. The log-probabilities are natural logarithms, so it is e.":
+        lambda scores, flat: 2 ** math.log(_exp(flat)),
+    "You take exp of the total. Divide the total by the number of tokens first.":
+        lambda scores, flat: math.exp(-sum(flat)),
+    CHANGED: lambda scores, flat: _exp(flat) + 0 * len(scores.pop()),
+    "That is one number for each sentence. Return one for all of them together.":
+        lambda scores, flat: torch.tensor([_exp(row) for row in scores]),
+}  # fmt: skip
 
 
 @exercise(
-    cases=_word_ids,
+    lambda: [([None, 0, 1, 1, 1, 2, None],), ([None, 0, 0, 1, 2, 2, 3, None, None],)],
     says="Each row hides its token and the later pieces of the word, and nothing else.",
     returns=("matrix",),
     hint="It has a row for each token that is scored, and a column for each position.",
 )
-def check_hidden_with_word(word_ids):
+def check_hidden_with_word(word_ids, hide=lambda i, j, same: same and j >= i, rows=None):
     """hidden_with_word(word_ids): True at a token and the later pieces of its word."""
-    return _matrix(word_ids, lambda i, j, same: same and j >= i)
-
-
-def _matrix(word_ids, hide, rows=None):
-    """Return the matrix whose entry at token i, position j is hide(i, j, same word)."""
     rows = [i for i, word in enumerate(word_ids) if word is not None] if rows is None else rows
     columns = range(len(word_ids))
     return torch.tensor([[hide(i, j, word_ids[i] == word_ids[j]) for j in columns] for i in rows])
 
 
-def _hides(hide):
-    """Return a wrong answer whose entries are hide(i, j, same word)."""
-    return lambda word_ids: _matrix(word_ids, hide)
-
-
-def _without_special_columns(word_ids):
-    columns = [i for i, word in enumerate(word_ids) if word is not None]
-    return check_hidden_with_word.right(word_ids)[:, columns]
-
-
+_matrix = check_hidden_with_word.right
 check_hidden_with_word.wrong |= {
     "One token is hidden in each row, and the later pieces of its word give it away. Hide them "
-    "too.": _hides(lambda i, j, same: i == j),
-    "The whole word is hidden in each row. "
-    "The pieces before the one that is scored stay visible.": _hides(lambda i, j, same: same),
-    "You hide the earlier pieces of the word. Hide the later ones.": _hides(
-        lambda i, j, same: same and j <= i
-    ),
-    "The later pieces are hidden, and the scored one is visible: "
-    "the model reads the answer.": _hides(lambda i, j, same: same and j > i),
-    "Everything from the scored token on is hidden. Only its own word is.": _hides(
-        lambda i, j, same: j >= i
-    ),
-    "You hide one later piece. A word can have more; hide all of them.": _hides(
-        lambda i, j, same: same and i <= j <= i + 1
-    ),
-    "Your matrix is the wrong way round: True is for what is hidden.": _hides(
-        lambda i, j, same: not (same and j >= i)
-    ),
-    "Your matrix has a row for each position. A special token is not scored, so it "
-    "has no row.": lambda ids: _matrix(ids, lambda i, j, same: same and j >= i, range(len(ids))),
+    "too.": lambda ids: _matrix(ids, lambda i, j, same: i == j),
+    "The whole word is hidden in each row. The pieces before the one that is scored stay visible.":
+        lambda ids: _matrix(ids, lambda i, j, same: same),
+    "You hide the earlier pieces of the word. Hide the later ones.":
+        lambda ids: _matrix(ids, lambda i, j, same: same and j <= i),
+    "The later pieces are hidden, and the scored one is visible: the model reads the answer.":
+        lambda ids: _matrix(ids, lambda i, j, same: same and j > i),
+    "Everything from the scored token on is hidden. Only its own word is.":
+        lambda ids: _matrix(ids, lambda i, j, same: j >= i),
+    "You hide one later piece. A word can have more; hide all of them.":
+        lambda ids: _matrix(ids, lambda i, j, same: same and i <= j <= i + 1),
+    "Your matrix is the wrong way round: True is for what is hidden.":
+        lambda ids: _matrix(ids, lambda i, j, same: not (same and j >= i)),
+    "Your matrix has a row for each position. A special token is not scored, so it has no row.":
+        lambda ids: _matrix(ids, rows=range(len(ids))),
     "Your matrix leaves out special tokens among the columns too. It needs a column for each "
-    "position, because the model reads special tokens as well.": _without_special_columns,
+    "position, because the model reads special tokens as well.":
+        lambda ids: _matrix(ids)[:, [i for i, word in enumerate(ids) if word is not None]],
     "Your matrix has dtype torch.int64, and should have torch.bool: `torch.where` and indexing "
-    "take 0 and 1 for numbers.": _hides(lambda i, j, same: int(same and j >= i)),
-}
+    "take 0 and 1 for numbers.": lambda ids: _matrix(ids, lambda i, j, same: int(same and j >= i)),
+}  # fmt: skip
 
 
 def hidden_diagonal(tokens: Sequence[str], log_p: Sequence[float]) -> Figure:

@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 
 from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, finish, plain
 from mlmtutor.lessons.exercise import CHANGED, ByHand, WrongAnswer, exercise
+from mlmtutor.lessons.lesson_04 import picked
+from mlmtutor.lessons.lesson_07 import with_labels
 from mlmtutor.releases import Release, label_history
 
 
@@ -52,102 +54,76 @@ def _meaning(word: str) -> tuple[str, str, str]:
     return PALE, TEXT, ""
 
 
-def _old_calls() -> list[tuple[Any, ...]]:
+def _old_calls():
     """Two calls for transformers 2.3.0; 0 and 103 are among the answers of the first."""
-    cases: list[tuple[Any, ...]] = []
-    for rows, answers in (
-        (
-            [[101, 2016, 103, 1012, 102], [101, 103, 103, 102, 0]],
-            [[-1, -1, 2441, -1, -1], [-1, 0, 5, -1, -1]],
-        ),
-        (
-            [[101, 103, 2003, 102], [101, 2054, 103, 102], [101, 7, 102, 0]],
-            [[-1, 2009, -1, -1], [-1, -1, 2003, -1], [-1, 0, -1, -1]],
-        ),
-    ):
+    first = [[101, 2016, 103, 1012, 102], [101, 103, 103, 102, 0]]
+    second = [[101, 103, 2003, 102], [101, 2054, 103, 102], [101, 7, 102, 0]]
+    answers = [[-1, 2009, -1, -1], [-1, -1, 2003, -1], [-1, 0, -1, -1]]
+    cases = []
+    for rows, old in (first, [[-1, -1, 2441, -1, -1], [-1, 0, 5, -1, -1]]), (second, answers):
         ids = torch.tensor(rows)
         call = {"input_ids": ids, "attention_mask": (ids != 0).long()}
-        cases.append(({**call, "masked_lm_labels": torch.tensor(answers)},))
+        cases.append(({**call, "masked_lm_labels": torch.tensor(old)},))
     return cases
+
+
+def _labels(call):
+    old = call["masked_lm_labels"]
+    return call, old, old.masked_fill(old == -1, -100)
 
 
 @exercise(
     cases=_old_calls,
     says="The call has today's name and today's ignored label, and the old call is intact.",
     returns=("arguments",),
+    of=_labels,
 )
 def check_migrate(arguments):
     """migrate(arguments): today's arguments from those of a call for transformers 2.3.0."""
-    new = dict(arguments)
-    old = new.pop("masked_lm_labels")
-    new["labels"] = old.masked_fill(old == -1, -100)
-    return new
-
-
-def _minus_100(call):
-    return call["masked_lm_labels"].masked_fill(call["masked_lm_labels"] == -1, -100)
-
-
-def _migrated(call, labels):
-    rest = {name: value for name, value in call.items() if name != "masked_lm_labels"}
-    return rest | {"labels": labels}
-
-
-def _in_place(call):
-    labels = call["masked_lm_labels"]
-    labels[labels == -1] = -100
-    return _migrated(call, labels)
+    return with_labels(arguments, _labels(arguments)[-1])
 
 
 check_migrate.wrong |= {
-    "The labels still hold -1. The loss of today leaves out -100 alone.": lambda call: _migrated(
-        call, call["masked_lm_labels"].clone()
-    ),
+    "The labels still hold -1. The loss of today leaves out -100 alone.":
+        lambda call, old, new: with_labels(call, old.clone()),
     "The old name `masked_lm_labels` is still in the call: release 4 refuses it, and release 5 "
-    "drops it.": lambda call: call | {"masked_lm_labels": _minus_100(call)},
-    "Both names are in the call. Release 4 refuses the old one with a TypeError: "
-    "`pop` it.": lambda call: call | {"labels": _minus_100(call)},
+    "drops it.": lambda call, old, new: call | {"masked_lm_labels": new},
+    "Both names are in the call. Release 4 refuses the old one with a TypeError: `pop` it.":
+        lambda call, old, new: call | {"labels": new},
     "Your function changes the dictionary that it was given, and the caller loses it. Make a new "
-    "one: `new = dict(given)`.": lambda call: call.update(labels=_minus_100(call)) or call,
-    CHANGED: _in_place,
+    "one: `new = dict(given)`.": lambda call, old, new: call.update(labels=new) or call,
+    CHANGED: lambda call, old, new: with_labels(call, old.masked_fill_(old == -1, -100)),
     "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant that a "
-    "position is not scored.": lambda call: _migrated(
-        call, call["masked_lm_labels"].masked_fill(call["masked_lm_labels"] <= 0, -100)
-    ),
-    "`attention_mask` is lost. Only the labels have a new form.": lambda call: {
-        "input_ids": call["input_ids"],
-        "labels": _minus_100(call),
-    },
-    "The call has no `labels`, so there is no loss.": lambda call: {
-        name: call[name] for name in ("input_ids", "attention_mask")
-    },
-    "The labels are the input ids. The answers were in the old labels.": lambda call: _migrated(
-        call, call["input_ids"].clone()
-    ),
-    "Your function returns the labels. Return the arguments of the call, a dictionary.": _minus_100,
-}
+    "position is not scored.":
+        lambda call, old, new: with_labels(call, old.masked_fill(old <= 0, -100)),
+    "`attention_mask` is lost. Only the labels have a new form.":
+        lambda call, old, new: {"input_ids": call["input_ids"], "labels": new},
+    "The call has no `labels`, so there is no loss.":
+        lambda call, *_: {name: call[name] for name in ("input_ids", "attention_mask")},
+    "The labels are the input ids. The answers were in the old labels.":
+        lambda call, *_: with_labels(call, call["input_ids"].clone()),
+    "Your function returns the labels. Return the arguments of the call, a dictionary.":
+        lambda call, old, new: new,
+}  # fmt: skip
 
 
-def _position_batches() -> list[tuple[Any, ...]]:
+def _position_batches():
     """Two batches; an answer has the id 0, and one the position 0, and both count."""
-    cases: list[tuple[Any, ...]] = []
+    cases = []
     for seed, length, size, positions, ids, weights in (
-        (
-            0, 9, 13,
-            [[0, 2, 4, 7], [3, 0, 0, 0]], [[6, 0, 0, 11], [3, 0, 0, 0]],
-            [[1, 1, 1, 1], [1, 0, 0, 0]],
-        ),
-        (
-            1, 8, 10,
-            [[0, 5], [3, 0], [6, 7]], [[2, 0], [9, 0], [1, 4]],
-            [[1, 1], [1, 0], [1, 1]],
-        ),
+        (0, 9, 13, [[0, 2, 4, 7], [3, 0, 0, 0]], [[6, 0, 0, 11], [3, 0, 0, 0]],
+         [[1, 1, 1, 1], [1, 0, 0, 0]]),
+        (1, 8, 10, [[0, 5], [3, 0], [6, 7]], [[2, 0], [9, 0], [1, 4]], [[1, 1], [1, 0], [1, 1]]),
     ):  # fmt: skip
         generator = torch.Generator().manual_seed(seed)
         log_p = torch.randn(len(ids), length, size, generator=generator).log_softmax(-1)
-        where, which = torch.tensor(positions), torch.tensor(ids)
-        cases.append((log_p, where, which, torch.tensor(weights, dtype=torch.float)))
+        cases.append((log_p, *map(torch.tensor, (positions, ids)), torch.tensor(weights).float()))
     return cases
+
+
+def _costs(log_p, positions, ids, weights):
+    cost = -log_p[torch.arange(len(log_p)).unsqueeze(1), positions, ids]
+    return cost, weights, log_p, positions, ids
 
 
 @exercise(
@@ -155,59 +131,44 @@ def _position_batches() -> list[tuple[Any, ...]]:
     says="The loss is the mean of -log p over the entries of weight 1, and no label was -100.",
     returns=("loss",),
     divisor=lambda log_p, positions, ids, weights: int(weights.sum()),
+    of=_costs,
 )
 def check_positions_loss(log_p, positions, ids, weights):
     """positions_loss(log_p, positions, ids, weights): the mean of -log p where the weight is 1."""
-    return _weighted(log_p, positions, ids, weights).sum() / weights.sum()
-
-
-def _surprise(log_p, positions, ids):
-    return -log_p[torch.arange(len(log_p)).unsqueeze(1), positions, ids]
-
-
-def _weighted(log_p, positions, ids, weights):
-    return weights * _surprise(log_p, positions, ids)
-
-
-def _at_first_positions(log_p, positions, ids, weights):
-    first = torch.arange(ids.shape[1]).expand_as(ids)
-    return check_positions_loss.right(log_p, first, ids, weights)
-
-
-def _in_every_row(log_p, positions, ids, weights):
-    return (weights * -log_p[:, positions, ids]).sum() / weights.sum()
+    return (weights * _costs(log_p, positions, ids, weights)[0]).sum() / weights.sum()
 
 
 check_positions_loss.wrong |= {
-    "That is the mean over every entry, those of weight 0 included: they only fill "
-    "up the rows.": lambda log_p, where, ids, weights: _surprise(log_p, where, ids).mean(),
+    "That is the mean over every entry, those of weight 0 included: they only fill up the rows.":
+        lambda cost, *_: cost.mean(),
     "The entries of weight 0 add nothing, and they are still counted: divide by the sum of the "
-    "weights.": lambda *batch: _weighted(*batch).mean(),
-    "That is the sum. Divide by the sum of the weights.": lambda *batch: _weighted(*batch).sum(),
-    "That is the mean of log p. The loss is minus that.": lambda *batch: (
-        -_weighted(*batch).sum() / batch[3].sum()
-    ),
+    "weights.": lambda cost, w, *_: (w * cost).mean(),
+    "That is the sum. Divide by the sum of the weights.": lambda cost, w, *_: (w * cost).sum(),
+    "That is the mean of log p. The loss is minus that.":
+        lambda cost, w, *_: -(w * cost).sum() / w.sum(),
     "That is the mean of the means of the rows. Each scored position counts the same: take one sum "
-    "over the batch.": lambda *batch: (_weighted(*batch).sum(1) / batch[3].sum(1)).mean(),
-    "You scored the first positions of each row. `positions` says which ones the ids belong "
-    "to.": _at_first_positions,
+    "over the batch.": lambda cost, w, *_: ((w * cost).sum(1) / w.sum(1)).mean(),
+    "You scored the first positions of each row. `positions` says which ones the ids belong to.":
+        lambda cost, w, log_p, at, ids: (w * picked(log_p[:, : at.shape[1]], ids)).sum() / w.sum(),
     "You divide by the number of ids above 0. A token with the id 0 can be an answer; the weights "
-    "say what counts.": lambda *batch: _weighted(*batch).sum() / (batch[2] > 0).sum(),
+    "say what counts.": lambda cost, w, log_p, at, ids: (w * cost).sum() / (ids > 0).sum(),
     "You divide by the number of positions above 0. Position 0 can be scored; the weights say what "
-    "counts.": lambda *batch: _weighted(*batch).sum() / (batch[1] > 0).sum(),
+    "counts.": lambda cost, w, log_p, at, ids: (w * cost).sum() / (at > 0).sum(),
     "`log_p[:, positions, ids]` reads the positions of each row in every row. Index the rows too: "
-    "`torch.arange(len(log_p)).unsqueeze(1)` in place of the colon.": _in_every_row,
-    "Your function returns a tensor of shape (2, 4). Return one number.": _weighted,
-}
-
-
-def _runs_on(releases, keyword, ignored):
-    """runs_on(releases, keyword, ignored): those that give the masked loss for such labels."""
-    return [r for r in releases if r.ignore_index == ignored and _uses(r, keyword)]
+    "`torch.arange(len(log_p)).unsqueeze(1)` in place of the colon.":
+        lambda cost, w, log_p, at, ids: -(w * log_p[:, at, ids]).sum() / w.sum(),
+    "Your function returns a tensor of shape (2, 4). Return one number.":
+        lambda cost, w, *_: w * cost,
+}  # fmt: skip
 
 
 def _uses(release, keyword):
     return release.labels == keyword or release.takes(keyword).endswith("Warning")
+
+
+def _runs_on(releases, keyword, ignored, fits=_uses):
+    """runs_on(releases, keyword, ignored): those that give the masked loss for such labels."""
+    return [r for r in releases if r.ignore_index == ignored and fits(r, keyword)]
 
 
 def _judge_runs_on(runs_on):
@@ -229,63 +190,42 @@ def _judge_runs_on(runs_on):
 def _releases_mistake(answer, expected, keyword, ignored):
     """Return the message for a list of releases that is another one than the right one."""
     call = f"`{keyword}=` with {ignored}"
-    for release in answer:
-        if release in expected:
-            continue
+    for release in (release for release in answer if release not in expected):
         has = f"For {call} your list has {release}"
-        wrong = f"whose loss does not ignore {ignored}: the labels would be out of bounds."
         if release.ignore_index != ignored:
+            wrong = f"whose loss does not ignore {ignored}: the labels would be out of bounds."
             return f"{has}, {wrong}"
-        if release.takes(keyword) == "dropped":
-            return f"{has}, which drops the keyword: the call runs, and there is no loss."
-        if release.takes(keyword) == "accepted":
-            return (
-                f"{has}. It accepts the keyword, and computes another loss with it: compare with "
-                "the name in `release.labels`."
-            )
-        return f"{has}, which refuses the name."
-    for release in expected:
-        if release not in answer:
-            warns = release.takes(keyword).endswith("Warning")
-            why = " It warns, and the loss is right: a warning isn't an error." if warns else ""
-            return f"For {call} your list lacks {release}.{why}"
+        return has + {
+            "dropped": ", which drops the keyword: the call runs, and there is no loss.",
+            "accepted": ". It accepts the keyword, and computes another loss with it: compare with "
+            "the name in `release.labels`.",
+        }.get(release.takes(keyword), ", which refuses the name.")
+    for release in (release for release in expected if release not in answer):
+        warns = release.takes(keyword).endswith("Warning")
+        return f"For {call} your list lacks {release}.{' ' + _WARNS if warns else ''}"
     return "Your list has a release twice, or another order than `releases`."
 
 
 check_runs_on = ByHand(_runs_on, _judge_runs_on)
-
-
-def _where(fits):
-    """Return a wrong answer: the releases that ignore the value, and for which fits(r, keyword)."""
-    return lambda releases, keyword, ignored: [
-        r for r in releases if r.ignore_index == ignored and fits(r, keyword)
-    ]
-
-
 _OLD = "For `masked_lm_labels=` with -100 your list"
 _WARNS = "It warns, and the loss is right: a warning isn't an error."
 check_runs_on.wrong |= {
-    f"{_OLD} has pytorch-pretrained-bert 0.1.1, whose loss does not ignore -100: the labels "
-    "would be out of bounds.": lambda releases, keyword, ignored: [
-        r for r in releases if _uses(r, keyword)
-    ],
-    f"{_OLD} has transformers 5.0.0, which drops the keyword: the call runs, and there is no "
-    "loss.": _where(lambda r, keyword: not r.takes(keyword).endswith("Error")),
+    f"{_OLD} has pytorch-pretrained-bert 0.1.1, whose loss does not ignore -100: the labels would "
+    "be out of bounds.":
+        lambda releases, keyword, ignored: [r for r in releases if _uses(r, keyword)],
+    f"{_OLD} has transformers 5.0.0, which drops the keyword: the call runs, and there is no loss.":
+        partial(_runs_on, fits=lambda r, name: not r.takes(name).endswith("Error")),
     "For `lm_labels=` with -100 your list has transformers 2.4.0. It accepts the keyword, and "
-    "computes another loss with it: compare with the name in "
-    "`release.labels`.": _where(
-        lambda r, keyword: r.takes(keyword) == "accepted" or _uses(r, keyword)
-    ),
-    f"{_OLD} lacks transformers 3.0.0. {_WARNS}": _where(lambda r, keyword: r.labels == keyword),
-    f"{_OLD} lacks transformers 3.1.0. {_WARNS}": _where(
-        lambda r, keyword: r.labels == keyword or r.takes(keyword) == "DeprecationWarning"
-    ),
+    "computes another loss with it: compare with the name in `release.labels`.":
+        partial(_runs_on, fits=lambda r, name: r.takes(name) == "accepted" or _uses(r, name)),
+    f"{_OLD} lacks transformers 3.0.0. {_WARNS}":
+        partial(_runs_on, fits=lambda r, name: r.labels == name),
+    f"{_OLD} lacks transformers 3.1.0. {_WARNS}":
+        partial(_runs_on, fits=lambda r, name: _uses(r, name) and r.takes(name) != "FutureWarning"),
     "Your function does not return a list of releases. Return those of the list `releases` that "
     "fit, as they are.": lambda *call: [r.version for r in _runs_on(*call)],
-    f"{_OLD} has transformers 4.0.0, which refuses the name.": _where(
-        lambda r, keyword: r.takes(keyword) != "dropped"
-    ),
-    "Your list has a release twice, or another order than `releases`.": lambda *call: _runs_on(
-        *call
-    )[::-1],
-}
+    f"{_OLD} has transformers 4.0.0, which refuses the name.":
+        partial(_runs_on, fits=lambda r, name: r.takes(name) != "dropped"),
+    "Your list has a release twice, or another order than `releases`.":
+        lambda *call: _runs_on(*call)[::-1],
+}  # fmt: skip
