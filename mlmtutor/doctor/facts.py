@@ -102,6 +102,7 @@ class Case:
         visible: bool, where ``attention_mask`` lets some query of the text look.
         mask_id: the id of the tokenizer's mask token.
         pad_id: the id of its padding token.
+        unk_id: the id of its unknown token.
         rows_in: the number of ids that the model can read.
         rows_out: the number of ids that the model can score, or else that the tokenizer has.
     """
@@ -137,6 +138,7 @@ class Case:
         self.policy, self.earlier = policy, earlier
         self.mask_id: Any = get(self.tokenizer, "mask_token_id")
         self.pad_id: Any = get(self.tokenizer, "pad_token_id")
+        self.unk_id: Any = get(self.tokenizer, "unk_token_id")
         self.unread: dict[str, str] = {}
 
     def why_not(self, need: str) -> str | None:

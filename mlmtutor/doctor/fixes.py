@@ -18,7 +18,6 @@ from mlmtutor.masking import MaskingPolicy, mask_tokens
 
 CODE = re.compile(r"`([^`]+)`")
 ONLY_IDS = 'batch["input_ids"]'
-SPELLED = re.compile(r"[<\[]\s*mask\s*[>\]]", re.IGNORECASE)
 NO_CODE = "no line of code mends it: make the batch anew from its texts"
 
 
@@ -105,11 +104,7 @@ def _tried(
                 names["word_ids"] = case.words if "word_ids" in fix else None
             if "texts" in fix and not in_list:
                 ids = _original(case, False)
-                spelled = re.search(r'replace\("(.+?)"', fix)
-                names["texts"] = [
-                    SPELLED.sub(spelled[1] if spelled else "", text)
-                    for text in case.tokenizer.batch_decode(ids, skip_special_tokens=True)
-                ]
+                names["texts"] = case.tokenizer.batch_decode(ids, skip_special_tokens=True)
             if "model." in fix:
                 names["model"] = _copied_model(case)
             for code in CODE.findall(fix):

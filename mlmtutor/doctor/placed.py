@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mlmtutor.doctor.facts import Case, get, most_common
+from mlmtutor.doctor.facts import Case, most_common
 from mlmtutor.doctor.readable import AT_MASKS
 from mlmtutor.doctor.rules import (
     ALPHA,
@@ -43,7 +43,8 @@ def shifted(case: Case) -> Problem | None:
         near = scored & edge & _moved(shown, step) & ~case.kept
         fits = near & (_moved(ids, step) == labels)
         found, places = count_of(fits), count_of(near)
-        seen = found > 0.8 * places and too_many(found, places, by_chance)
+        several = labels[fits].unique().numel() > 1  # and not one prompt before one word
+        seen = several and found > 0.8 * places and too_many(found, places, by_chance)
         # Or: does every bare [MASK] get a label by moving them?
         cured = misfits and bool(bare.any()) and not (case.masked & ~_moved(scored, -step)).any()
         if seen or cured:
@@ -72,13 +73,16 @@ def _other_side(case: Case, misfits: bool) -> Problem | None:
         fit = scored & (case.masked | (case.input_ids == moved))
         found, count = count_of(fit & ~case.padded), count_of(scored)
         if found > 0.6 * count and too_many(found, count, 0.3):
-            moves = f"row.roll({'-' * (sign == -1)}int(n)) for row, n in zip"
-            pads_of = '(batch["labels"], (batch["attention_mask"] == 0).sum(1))'
+            moved_keys = ["labels"]
+            if sign == 1:
+                keys = ("input_ids", "attention_mask", "token_type_ids")
+                moved_keys = [key for key in keys if key in case.keys]
             return Problem(
                 f"ids are padded on the {ids_on} side and labels on the {labels_on} one, so each "
                 "row of labels is shifted by its own padding",
-                "pad both on one side, or shift the labels back: "
-                + set_labels(f"torch.stack([{moves}{pads_of}])"),
+                "pad both on the right, where position 0 is the first token: "
+                "`batch.update({key: torch.stack([row.roll(-int(n)) for row, n in zip(batch[key], "
+                f'(batch["attention_mask"] == 0).sum(1))]) for key in {moved_keys}}})`',
                 case.scored,
             )
     return None
@@ -183,9 +187,9 @@ def padding_labelled(case: Case) -> Problem | None:
 
 
 def _astray(case: Case) -> bool:
-    """Whether most labels stand where nothing was masked or kept: they belong elsewhere."""
-    fit = count_of(case.scored & (case.masked | case.kept))
-    return count_of(case.scored) > 2 and fit < 0.5 * count_of(case.scored) and case.masked.any()
+    """Whether most labels stand beside the masks, and most masks have none: they belong there."""
+    fit = count_of(case.scored & case.masked)
+    return fit < 0.5 * min(count_of(case.scored), count_of(case.masked))
 
 
 def label_hidden(case: Case) -> Problem | str | None:
@@ -193,7 +197,7 @@ def label_hidden(case: Case) -> Problem | str | None:
         given = case.raw("attention_mask") is not None
         return "the attention_mask could not be read" if given else None
     where = case.scored & ~case.visible & ~_padding_scored(case)
-    if not where.any() or (_astray(case) and (case.masked & case.visible & ~case.scored).any()):
+    if not where.any() or _astray(case):
         return None
     pads = case.padding if case.pad_id is None else case.input_ids == case.pad_id
     at_masks = torch.equal(~case.visible & ~pads, case.masked)
@@ -205,7 +209,7 @@ def label_hidden(case: Case) -> Problem | str | None:
 
 
 def special_labelled(case: Case) -> Problem | None:
-    others = {case.pad_id, case.mask_id, get(case.tokenizer, "unk_token_id")}
+    others = {case.pad_id, case.mask_id, case.unk_id}
     ends = sorted(set(case.special_ids.tolist()) - others)
     where = case.scored & torch.isin(case.original, torch.tensor(ends, dtype=torch.int64))
     if not where.any():
@@ -243,11 +247,10 @@ def mask_without_label(case: Case) -> Problem | None:
 
 
 def mostly_unknown(case: Case) -> Problem | None:
-    unknown = get(case.tokenizer, "unk_token_id")
-    if unknown is None or case.pad_id == unknown or not case.scored.any():
+    if case.unk_id is None or case.pad_id == case.unk_id or not case.scored.any():
         return None
-    where = case.scored & (case.labels == unknown)
-    lost = ~case.padding & (case.original == unknown)
+    where = case.scored & (case.labels == case.unk_id)
+    lost = ~case.padding & (case.original == case.unk_id)
     real = lost | case.maskable
     if count_of(where) <= 0.5 * count_of(case.scored):
         return None
@@ -296,8 +299,7 @@ def word_without_space(case: Case) -> Problem | None:
         [str(t).startswith(space) or not str(t)[0].isalnum() for t in after], dtype=torch.bool
     )
     words = [str(token) for token in named(case.labels[blanks])]
-    unknown = get(case.tokenizer, "unk_token_id")
-    bare = [not t.startswith(space) and number(space + t) != unknown for t in words]
+    bare = [not t.startswith(space) and number(space + t) != case.unk_id for t in words]
     if not bare or not all(bare):
         return None
     pieces = (1 + sum(not token.startswith(space) for token in shown)) / (2 + len(shown))

@@ -191,12 +191,13 @@ def label_out_of_range(case: Case) -> Problem | None:
         return None
     values = sorted(set(labels[where].tolist()))
     last = "the vocabulary" if rows is None else rows - 1
+    marks = len(values) == 1 or not (labels == IGNORE_INDEX).any()
     meant = ": it looks like a value for 'not scored', which is -100" if len(values) == 1 else ""
     some = ", ".join(map(str, values[:3])) + (", ..." if values[3:] else "")
     beyond = '(batch["labels"] < 0)' + ("" if rows is None else f' | (batch["labels"] >= {rows})')
     return Problem(
         f"{counted(where, 'label is', 'labels are')} outside 0 to {last} ({some}){meant}",
-        ignore(beyond),
+        ignore(beyond) if marks else answers('batch["labels"] != -100'),
         where,
     )
 
@@ -208,7 +209,7 @@ def nothing_labelled(case: Case) -> Problem | None:
     rate = case.policy.select if case.policy is not None else 0.15
     luck = (1 - rate) ** text
     bad_luck = luck >= 1e-3 and text > 0 and not case.masked.any()
-    unknown = count_of(case.original == get(case.tokenizer, "unk_token_id", -1))
+    unknown = 0 if case.unk_id is None else count_of(case.original == case.unk_id)
     said = (
         f"; at a rate of {rate:.0%}, this happens to {counted(text, 'position', 'positions')} of "
         f"text in {luck:.1%} of the draws"

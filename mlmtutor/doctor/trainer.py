@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import IterableDataset, Subset
 
 from mlmtutor.doctor import readable
-from mlmtutor.doctor.facts import Case, unwrapped
+from mlmtutor.doctor.facts import OLD_NAMES, Case, unwrapped
 from mlmtutor.doctor.fixes import CODE, in_words, quiet
 from mlmtutor.doctor.rules import RULES, TRAINER_RULES, Diagnosis, Problem, is_own, run_rules
 
@@ -85,21 +85,21 @@ def look_at(trainer: Any) -> Diagnosis:
 
 def _cures(trainer: Any, code: str, fix: str) -> bool:
     """Whether the finding is gone after the fix, on a copy with one batch of each set."""
-    case = TrainerCase(trainer)
-    size = trainer.args.eval_batch_size
-    few = {
-        name: Subset(rows, range(min(size, len(rows))))
-        for name, rows in (case.eval_sets or {}).items()
-        if not _is_stream(rows)
-    }
-    case.trainer.eval_dataset = few.get("", few or None)
     import transformers
 
     import mlmtutor
 
+    case = TrainerCase(trainer)
+    size = trainer.args.eval_batch_size
     names: dict[str, Any] = {"trainer": case.trainer, "model": case.model, "mlmtutor": mlmtutor}
     names |= {"torch": torch, "transformers": transformers, "tokenizer": case.tokenizer}
     try:
+        few = {
+            name: Subset(rows, range(min(size, len(rows))))
+            for name, rows in (case.eval_sets or {}).items()
+            if not _is_stream(rows)
+        }
+        case.trainer.eval_dataset = few.get("", few or None)
         for snippet in CODE.findall(fix):
             exec(snippet, names)  # the code is the package's own, and sets attributes of a copy
         after = run_rules(TRAINER_RULES, TrainerCase(case.trainer))
@@ -119,7 +119,7 @@ def _all_left_as_it_was(trainer: Any) -> Iterator[None]:
         partial(np.random.set_state, np.random.get_state()),  # noqa: NPY002
     ]
     for owner in owners:
-        _remember(owner, undo, 3)
+        _remember(owner, undo, 4)
     for module in trainer.model.modules():  # BigBird replaces its attention for a short row
         for holder in (vars(module), module._modules, module._parameters, module._buffers):
             undo.append(partial(_restore, holder, dict(holder)))
@@ -156,6 +156,10 @@ def _remember(owner: Any, undo: list[Callable[[], Any]], depth: int) -> None:
     elif depth and isinstance(owner, partial):
         for part in (owner.func, *owner.args, *owner.keywords.values()):
             _remember(part, undo, depth - 1)
+    elif isinstance(owner, list | tuple | dict):
+        if depth and len(owner) <= 16:  # a few generators, and not the rows of a dataset
+            for part in owner.values() if isinstance(owner, dict) else owner:
+                _remember(part, undo, depth - 1)
     elif depth and not isinstance(owner, type | torch.Tensor | torch.nn.Module):
         held = getattr(owner, "__dict__", None)
         if isinstance(held, dict):
@@ -233,6 +237,8 @@ def column_dropped(case: TrainerCase) -> Problem | None:
     known |= set(getattr(trainer, "label_names", None) or ())
     dropped = [name for name in case.columns if name not in known]
     lost = [name for name in dropped if "label" in name.lower()]
+    if getattr(trainer.data_collator, "mlm", False) or "labels" in case.columns:
+        lost = [name for name in lost if name in OLD_NAMES]  # the others are of another task
     said = f"{type(case.model).__name__}.forward has no argument of that name"
     if lost:
         return Problem(

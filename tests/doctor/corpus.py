@@ -472,14 +472,13 @@ def all_or_nothing(base: Base) -> Any:
     return base.masked(rows & ~base.special)
 
 
-def other_side(base: Base, ids: Any = None) -> Any:
-    ids = base.batch["input_ids"] if ids is None else ids
+def other_side(base: Base) -> Any:
     pads = (base.batch["attention_mask"] == 0).sum(dim=1)
     left = {
-        key: torch.stack([row.roll(int(n)) for row, n in zip(value, pads, strict=True)])
-        for key, value in (("input_ids", ids), ("attention_mask", base.batch["attention_mask"]))
+        key: torch.stack([row.roll(int(n)) for row, n in zip(base.batch[key], pads, strict=True)])
+        for key in ("input_ids", "attention_mask")
     }
-    return {**left, "labels": base.batch["labels"]}
+    return labelled(base, base.batch["labels"], **left)
 
 
 def spelled(base: Base) -> Any:
@@ -487,6 +486,17 @@ def spelled(base: Base) -> Any:
     word = "[MASK]" if kit.mask_token != "[MASK]" else "<mask>"
     ids = kit([f"brean {word} drain." for _ in range(4)], return_tensors="pt")["input_ids"]
     return {"input_ids": ids, "labels": torch.where(ids == kit.mask_token_id, ids, -100)}
+
+
+def without_space(base: Base) -> Any:
+    """A cloze, with convert_tokens_to_ids(word) as the answer at each blank."""
+    kit, vocab = base.tokenizer, base.tokenizer.get_vocab()
+    bare = [number for token, number in vocab.items() if vocab.keys() & {"Ġ" + token, "▁" + token}]
+    one = functools.partial(sentences, 32, 3, 8, base.rng)
+    texts = [f"{a.strip('.?')} {kit.mask_token} {b}" for a, b in zip(one(), one(), strict=True)]
+    batch = dict(kit(texts, padding=True, return_tensors="pt"))
+    answers = torch.tensor(base.rng.choices(bare, k=32)).unsqueeze(1)
+    return {**batch, "labels": answers.where(batch["input_ids"] == kit.mask_token_id, -100)}
 
 
 def shuffled(base: Base) -> Any:
@@ -580,6 +590,7 @@ DEFECTS = [
     Defect("mask-without-label", lambda b: labelled(b, b.batch["labels"].roll(3, dims=0)), LARGE | {"shares": "100/0/0"}, name="labels of other rows"),
     Defect("mostly-unknown", unknown_text, LARGE | {"way": "mask_tokens"}, ("wordpiece", "byte-bpe", "unigram")),
     Defect("one-answer", one_answer, LARGE, FAMILIES[:3]),
+    Defect("word-without-space", without_space, families=("byte-bpe", "unigram")),
     Defect("whole-rows", all_or_nothing, LARGE),
     Defect("partial-word", by(0.3, 1.0, 0.0), LARGE | {"packed": False}, FAMILIES[:3], {"whole_word": True}),
     Defect("constant-replacement", put(lambda b: 103, lambda b: b.batch["input_ids"] == b.tokenizer.mask_token_id), LARGE, FAMILIES[:3], name="the mask id of another tokenizer"),
@@ -612,12 +623,7 @@ def broken_examples(rounds: int = 3, first_seed: int = 50_000) -> Iterator[Examp
 
 def cured(example: Example) -> bool | None:
     """Whether the fixes, one after the other, lead to sound labels; ``None`` if there is no code."""
-    base, batch = example.base, copy.deepcopy(example.batch)
-    original = (
-        other_side(base, base.original)["input_ids"]
-        if "other side" in example.name
-        else base.original
-    )
+    base, batch, original = example.base, copy.deepcopy(example.batch), example.base.original
     names = {"original": original, "tokenizer": base.tokenizer}
     names["word_ids"] = Case({"input_ids": original}, base.tokenizer).words
     names["texts"] = ["brean [MASK] drain.", "brean <mask> drain."] * 2

@@ -11,7 +11,7 @@ BROKEN = list(broken_examples(rounds=2, first_seed=270_000))
 FORM = {  # form and model: no family, rate or seed changes what these see
     "not-a-tokenizer", "not-a-model", "model-class", "not-a-batch", "no-input-ids", "device", "empty",
     "mask-is-unk", "vocab-mismatch", "half-resized", "token-type-out-of-range",
-    "position-out-of-range", "too-long", "word-without-space",
+    "position-out-of-range", "too-long",
 }  # fmt: skip
 
 

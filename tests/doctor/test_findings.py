@@ -347,6 +347,7 @@ CHANGES = {  # name: (what is done to the batch, the codes of errors and warning
     "0 and 1 beside -100": (lambda b, n: labelled(b, chosen_of(b).long().where(n["original"] > MASK, -100)), "labels-binary"),
     "1 beside -100": (lambda b, n: labelled(b, chosen_of(b).long().where(chosen_of(b), -100)), "labels-binary"),
     "labels beyond the vocabulary": (lambda b, n: labelled(b, b["labels"].where(chosen_of(b), V)), "label-out-of-range"),
+    "answers beyond the vocabulary": (lambda b, n: labelled(b, b["labels"].where(~chosen_of(b), b["labels"] + V)), "label-out-of-range"),
     "exchanged": (lambda b, n: labelled(b, b["input_ids"], input_ids=b["labels"]), "ignore-in-input"),
     "shifted to the right": (lambda b, n: labelled(b, b["labels"].roll(1, dims=1)), "shifted"),
     "answers of the next token": (lambda b, n: labelled(b, n["original"].roll(-1, dims=1).where(b["input_ids"] == MASK, -100), input_ids=n["original"].where(b["input_ids"] != MASK, MASK)), "shifted"),
@@ -362,6 +363,7 @@ CHANGES = {  # name: (what is done to the batch, the codes of errors and warning
     "transposed labels": (lambda b, n: labelled(b, b["labels"].T.contiguous().T), "labels-strided"),
     "one random token": (lambda b, n: one_random_token(b, n)[0], "constant-replacement"),
     "a misspelt name": (lambda b, n: rename(b, "lables"), "labels-misnamed"),
+    "masks of another draw": (lambda b, n: {**healthy(count=24, policy=MaskingPolicy(mask=1.0, random=0.0))[0], "labels": n["original"].where(torch.rand(b["labels"].shape, generator=torch.Generator().manual_seed(9)) + (n["original"] <= MASK) < 0.15, -100)}, "mask-without-label"),
     "labels of other rows": (lambda b, n: labelled(b, b["labels"].roll(5, dims=0)), "mask-without-label"),
 }  # fmt: skip
 
@@ -378,13 +380,14 @@ def test_diagnose_names_the_cause_in_other_clothes(name):
         assert found[0].code not in diagnose(after, TOKENIZER).codes
 
 
-def at_one_place(words, rows=16, seed=0):
+def at_one_place(words, rows=16, seed=0, answer=None):
     """Prompts: fixed words with one or two blanks before texts of other words."""
     generator = torch.Generator().manual_seed(seed)
     text = torch.randint(14, V, (rows, 30), generator=generator)
     ids = torch.cat([torch.full((rows, 1), CLS), torch.tensor([words] * rows), text], dim=1)
     blank = ids == MASK
     answers = torch.randint(14, V, ids.shape, generator=generator)
+    answers = answers if answer is None else torch.full_like(ids, answer)
     return {"input_ids": ids, "labels": answers.where(blank, -100)}
 
 
@@ -403,6 +406,7 @@ def test_diagnose_has_no_opinion_on_recipes_that_it_does_not_know():
         at_one_place([MASK, 20, 21]),
         at_one_place([MASK, MASK, 21]),
         [at_one_place([MASK, 20, 21]), at_one_place([MASK, 20, 21], seed=1)],
+        at_one_place([MASK, 20, 21], answer=20),  # which is the next word, in each row
         mlm(mask_replace_prob=0.0, random_replace_prob=1.0)(
             [{"input_ids": list(range(14, 60))}] * 9
         ),
@@ -449,6 +453,7 @@ CLASSES = {  # class: (what is added to the batch, what the message says; None w
     "BertForPreTraining ": ({"next_sentence_label": torch.zeros(24).long()}, None),
     "BigBirdForPreTraining": ({}, None),
     "ElectraForMaskedLM": ({}, None),
+    "ViltForMaskedLM": ({}, None),  # which reads images too, and isn't in the table
     "ElectraForPreTraining": ({}, "is a discriminator"),
 }
 
@@ -494,9 +499,9 @@ def test_mask_without_label_is_an_info_where_a_text_mentions_the_mask_token():
     assert (finding.code, finding.severity) == ("label-is-mask", "warning")
 
 
-@pytest.mark.parametrize("word", ["[MASK]", "<mask>", "[mask]"])
+@pytest.mark.parametrize("word", ["[MASK]", "<mask>", "[Mask]"])
 def test_foreign_mask_names_the_spelling(word):
-    own = {"[MASK]": "<mask>", "<mask>": "[MASK]", "[mask]": "[MASK]"}[word]
+    own = {"[MASK]": "<mask>", "<mask>": "[MASK]", "[Mask]": "[MASK]"}[word]
     tokenizer = bert_tokenizer(
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", own, *"[]<>", "mask", *WORDS], own
     )
@@ -505,7 +510,7 @@ def test_foreign_mask_names_the_spelling(word):
     batch = {"input_ids": ids, "labels": torch.where(ids == tokenizer.mask_token_id, ids, -100)}
     (finding,) = diagnose(batch, tokenizer).findings
     assert finding.code == "foreign-mask"
-    assert ("lower case" in finding.message) == (word == "[mask]")
+    assert ("lower case" in finding.message) == (word == "[Mask]")
     after = run_fix(finding.fix, {"batch": batch, "texts": texts, "tokenizer": tokenizer})["batch"]
     assert (after["input_ids"] == tokenizer.mask_token_id).any()
 
@@ -515,6 +520,7 @@ def test_nothing_labelled_is_bad_luck_in_a_short_text_and_names_unknown_words():
     (finding,) = diagnose(short, TOKENIZER, MODEL).findings
     assert (finding.code, finding.severity) == ("nothing-labelled", "warning")
     assert math.isnan(MODEL(**short).loss.item())
+    assert not diagnose(short, with_tokenizer({}, unk_token=None)).failed
     lost = row_of([CLS, *[UNK] * 6, SEP], [-100] * 8)
     assert "6 of 8 tokens are [UNK]" in diagnose(lost, TOKENIZER).findings[0].message
 

@@ -168,17 +168,19 @@ class Drawing:
     def __init__(self):
         self.mlm_part = mlm(seed=1)
         self.mlm_part.generator = torch.Generator().manual_seed(5)
-        self.numbers, self.python = np.random.default_rng(3), random.Random(4)
+        self.parts = {"numbers": [np.random.default_rng(3)], "python": [random.Random(4)]}
 
     def __call__(self, rows):
-        self.numbers.random(), self.python.random(), random.random(), torch.rand(1)
+        (numbers,), (python,) = self.parts.values()
+        numbers.random(), python.random(), random.random(), torch.rand(1)
         np.random.rand()  # noqa: NPY002
         return self.mlm_part(rows)
 
     def state(self):
+        (numbers,), (python,) = self.parts.values()
         return repr((
-            self.mlm_part.generator.get_state().tolist(), self.numbers.bit_generator.state,
-            self.python.getstate(), random.getstate(), torch.get_rng_state().tolist(),
+            self.mlm_part.generator.get_state().tolist(), numbers.bit_generator.state,
+            python.getstate(), random.getstate(), torch.get_rng_state().tolist(),
             np.random.get_state()[1].tolist(), np.random.get_state()[2],  # noqa: NPY002
         ))  # fmt: skip
 
@@ -230,6 +232,14 @@ def test_diagnose_trainer_takes_no_row_from_a_stream(tmp_path):
     assert "No error and no warning" not in str(diagnosis)
 
 
+def test_diagnose_trainer_draws_from_a_stream_that_begins_again(tmp_path):
+    again = type("Again", (Once,), {"__iter__": lambda self: iter(make_rows(seed=1))})
+    again.__module__ = "datasets.iterable_dataset"
+    (finding,) = diagnose_trainer(trainer_for(tmp_path, evaluation=again([]))).findings
+    assert finding.code == "eval-mask-changes"
+    assert "`" not in finding.fix  # not run, as it may be long
+
+
 def test_diagnose_trainer_is_not_ok_where_drawing_raised(tmp_path):
     def broken(rows):
         raise KeyError("text")
@@ -269,6 +279,7 @@ def test_column_dropped_knows_the_names_that_trainer_keeps(tmp_path):
     rows = Columns({**row, "label": 1, "label_ids": 1, "my_labels": 1} for row in make_rows())
     kept = trainer_for(tmp_path, train=rows, collator=plain, label_names=["my_labels"])
     assert diagnose_trainer(kept).codes == ()
+    assert diagnose_trainer(trainer_for(tmp_path, train=rows)).ok  # the collator makes the labels
     (finding,) = diagnose_trainer(trainer_for(tmp_path, train=rows, collator=plain)).findings
     assert "drops the columns ['my_labels']: BertForMaskedLM.forward" in finding.message
 
