@@ -86,15 +86,15 @@ def test_lint_source_reads_across_cells_and_leaves_magics_out(with_ipython, monk
         {"cell_type": "markdown", "source": ["model(masked_lm_labels=1)"]},
         ["%%time\n", HEAD],
         "%%bash\nrm -rf nothing; model(x, masked_lm_labels=y)",
-        "  if True:\n      %time x = 1\n  await run()\n  loss = model(x, masked_lm_labels=y)",
+        "  if True:\n      !a \\\n        b\n  await run()\n  loss = model(x, masked_lm_labels=y)",
         'text = ("%s"\n        % name)\nmodel(x, masked_lm_labels=y)',
     )
     findings = lint_notebook(text)
     assert [(f.code, f.cell, f.line) for f in findings] == [
-        ("obsolete-name", 4, 4),
+        ("obsolete-name", 4, 5),
         ("obsolete-name", 5, 3),
     ]
-    assert findings[0].place.startswith("n.ipynb:cell 4:4:")
+    assert findings[0].place.startswith("n.ipynb:cell 4:5:")
 
 
 def test_lint_source_reads_a_notebook_whose_cells_only_import():

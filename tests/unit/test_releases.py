@@ -193,6 +193,10 @@ RAISED = {
     "one-hot": (
         lambda m, t, f: cross_entropy(m(IDS).logits[0], one_hot(IDS[0], 30)), "one-hot",
     ),
+    "two dimensions": (
+        lambda m, t, f: cross_entropy(m(IDS).logits.flatten(0, 1), labels().repeat(4, 1)), "flattened",
+    ),
+    "floats as a selection": (lambda m, t, f: ~(IDS == 4).float(), "True and False"),
     "unpacked": (lambda m, t, f: unpacked(m, labels=labels()).backward(), "unpacked as a tuple"),
     "too long": (lambda m, t, f: m(torch.ones(1, 600, dtype=torch.long)), "longer than the model"),
     "half resized": (lambda m, t, f: half_resized()(IDS, labels=labels()), "only the body was resized"),
@@ -267,9 +271,11 @@ def test_explain_error_knows_what_the_library_dropped(text, fix):
         ("{'loss': nan, 'grad_norm': 0.0}", r"^\(1\) No position is labelled"),
         ("{'train_loss': nan}", "may have diverged"),
         ("Perplexity = nan", "a batch of the evaluation"),
+        ("cls.predictions.bias | MISSING |\nnewly initialized because missing", "head that predicts"),
+        ("cls.predictions.bias | UNEXPECTED |\nclassifier.bias | MISSING | ", "For a new classifier"),
     ],
 )
-def test_explain_error_tells_causes_of_nan_apart(text, means):
+def test_explain_error_tells_texts_that_look_alike_apart(text, means):
     assert re.search(means, explain_error(text).means, re.I)
 
 
