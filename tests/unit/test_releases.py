@@ -271,8 +271,8 @@ def test_explain_error_knows_what_the_library_dropped(text, fix):
         ("{'loss': nan, 'grad_norm': 0.0}", r"^\(1\) No position is labelled"),
         ("{'train_loss': nan}", "may have diverged"),
         ("Perplexity = nan", "a batch of the evaluation"),
-        ("cls.predictions.bias | MISSING |\nnewly initialized because missing", "head that predicts"),
-        ("cls.predictions.bias | UNEXPECTED |\nclassifier.bias | MISSING | ", "For a new classifier"),
+        ("predictions.bias | MISSING |\nthose were newly initialized", "head that predicts"),
+        ("predictions.bias | UNEXPECTED |\nclassifier.bias | MISSING | ", "a new classifier"),
     ],
 )
 def test_explain_error_tells_texts_that_look_alike_apart(text, means):
