@@ -17,6 +17,8 @@ setup := @sh tools/setup.sh
 as_root := $(if $(filter 0,$(shell id -u)),--allow-root)
 # Without a display there is no browser to open: print the address and serve.
 no_display := $(if $(filter Linux,$(shell uname -s)),$(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-browser))
+# What is made from the Chinese lessons, by the same tools.
+in_zh := MLMTUTOR_NOTEBOOKS="$(CURDIR)/build/zh/notebooks"
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -50,9 +52,11 @@ lint:  ## ruff (py and ipynb), ruff format, mypy, codespell
 	$(py) -m mypy
 	$(py) -m codespell_lib
 
-site:  ## Build the site from the stored lessons into build/site
+site:  ## Build the site from the stored lessons into build/site, the Chinese one into its zh/
 	$(setup) site
+	$(py) -m tools.translate build
 	$(py) -m sphinx -W --keep-going -q -b html docs build/site
+	$(in_zh) $(py) -m sphinx -W --keep-going -q -b html -c docs build/zh/docs build/site/zh
 	@echo "open build/site/index.html; a sentence of your own in its explorer needs a server:"
 	@echo "  $(py) -m http.server --bind 127.0.0.1 --directory build/site"
 
@@ -64,9 +68,10 @@ student:  ## Copy the lessons without solutions and outputs into build/student
 	$(setup) lab
 	$(py) -m tools.copies student
 
-zh:  ## Make the Chinese lessons and pages from locale/zh_CN into build/zh
-	$(setup) test
-	$(py) -m tools.translate build
+zh: site  ## Make lessons, slides and student copies in Chinese into build/zh, and the site in both languages
+	$(setup) lab
+	$(in_zh) $(py) -m tools.slides
+	$(in_zh) $(py) -m tools.copies student
 
 bench:  ## Measure speed in one run, a quarter of an hour
 	$(setup) test

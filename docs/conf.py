@@ -2,12 +2,17 @@
 
     python -m sphinx -W --keep-going -q -b html docs build/site
 
+With MLMTUTOR_NOTEBOOKS=$PWD/build/zh/notebooks, ``-c docs build/zh/docs build/site/zh`` makes the
+Chinese edition of the same. It has the pages that are translated, and leads to the English site
+for all others.
+
 The lessons are copied from ``notebooks/`` into ``docs/lessons/``, which git ignores: Sphinx
 follows no link out of its folder. Nothing is executed, and nothing is fetched: neither by the
 build nor by a page that it makes. What a page takes from the lessons or from the package
 stands in it as ``<!-- generated: name -->`` and is filled while the page is read.
 """
 
+import os
 import pathlib
 import re
 import shutil
@@ -23,12 +28,15 @@ from sphinx.search import languages  # noqa: E402
 from sphinx.search.en import SearchEnglish  # noqa: E402
 
 import mlmtutor  # noqa: E402
+from mlmtutor._messages import translated  # noqa: E402
 from mlmtutor.lessons import lesson_01  # noqa: E402
 from tools import explorer, lessons  # noqa: E402
+from tools.translate import LANGUAGE  # noqa: E402
+
+os.environ["MLMTUTOR_LANG"] = language = LANGUAGE
 
 project = "mlmtutor"
 version = release = mlmtutor.__version__
-language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["**.ipynb_checkpoints", "_static", "explorer"]
 suppress_warnings = ["misc.highlighting_failure"]  # an error message is not always code
@@ -46,7 +54,8 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "sphinx_book_theme"
-html_title = "mlmtutor: the labels of BertForMaskedLM"
+html_title = translated("mlmtutor: the labels of BertForMaskedLM")
+templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
@@ -65,39 +74,55 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "logo": {"text": "mlmtutor"},
     "navbar_persistent": [],  # the sidebar has the search
+    "article_header_end": ["language.html", "article-header-buttons.html"],
     "footer_content_items": [],
 }
 
 API = ["labels", "masking", "loss", "scoring", "alignment_table", "doctor.diagnosis"]
 API += ["doctor.rules", "doctor.source", "releases.explain", "releases.history"]
 API += ["labelled_only", "model", "figure"]
+REFERENCE = ["api", "doctor", "releases"]
 
 
 class Search(SearchEnglish):
-    """The search of Sphinx, which also finds 80/10/10 and -100."""
+    """The search of Sphinx, which also finds 80/10/10, -100, and Chinese words.
 
-    _word_re = re.compile(r"\d+(?:/\d+)+|-\d+|\w+")
+    Chinese doesn't part its words. Each character and each pair of neighbours is a word here, and
+    what is asked for is cut into its pairs.
+    """
+
+    _word_re = re.compile(r"\d+(?:/\d+)+|-\d+|[\u3400-\u9fff]+|(?:(?![\u3400-\u9fff])\w)+")
     js_splitter_code = r"""
 function splitQuery(query) {
-  const words = query.match(/\d+(?:\/\d+)+|-\d+|[\p{L}\p{N}_]+/gu) ?? [];
-  return words.map((word) => word.replace(/^-/, "minus"));  // "-word" would exclude it
+  const han = /^[\u3400-\u9fff]{2}/;
+  const word = /\d+(?:\/\d+)+|-\d+|[\u3400-\u9fff]+|(?:(?![\u3400-\u9fff])[\p{L}\p{N}_])+/gu;
+  return (query.match(word) ?? []).flatMap((word) => han.test(word)
+    ? [...word].slice(1).map((second, at) => word[at] + second)
+    : word.replace(/^-/, "minus"));  // "-word" would exclude it
 }
 """
 
     def split(self, input):
         """Return the words of a text."""
-        return [re.sub("^-", "minus", word) for word in super().split(input)]
+        words = [re.sub("^-", "minus", word) for word in super().split(input)]
+        runs = [word for word in words if word >= "\u3400"]
+        return words + [run[at : at + n] for run in runs for n in (1, 2) for at in range(len(run))]
 
 
-languages["en"] = Search
+languages["en"] = languages["zh"] = Search
 
 
-def copy_lessons():
-    """Bring ``docs/lessons/`` up to date with ``notebooks/``."""
-    folder = pathlib.Path(__file__).parent / "lessons"
+def copy_lessons(app):
+    """Bring the lessons in the folder of the pages up to date."""
+    folder = pathlib.Path(app.srcdir) / "lessons"
     (folder / "deeper").mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-    wanted = {folder / path.relative_to(lessons.NOTEBOOKS): path for path in lessons.all_paths()}
+    places = {path: path.relative_to(lessons.NOTEBOOKS) for path in lessons.all_paths()}
+    wanted = {
+        folder / place: path
+        for path, place in places.items()
+        if lesson_pages.here(f"lessons/{place.with_suffix('').as_posix()}")
+    }
     for old in folder.glob("**/*.ipynb"):
         if old not in wanted:
             old.unlink()
@@ -118,28 +143,29 @@ def contents():
     """Return the contents of the site."""
     core = lessons.lesson_paths()
     parts = {
-        "Core": [entry(path) for path in core[:6]],
+        translated("Core"): [entry(path) for path in core[:6]],
         "Try it": ["explorer", "The answer in one notebook <labels_in_bert>"],
-        "In practice": [entry(path) for path in core[6:]],
+        translated("In practice"): [entry(path) for path in core[6:]],
         "Deeper": [entry(path) for path in lessons.deeper_paths()],
-        "Look up": ["questions", "glossary", "api", "doctor", "releases"],
-        "About": ["reading", "instructors", "cheat_sheet", "worksheet", "exit_quiz"],
+        translated("Look up"): ["questions", "glossary", "cheat_sheet", *REFERENCE],
+        "About": ["reading", "instructors", "worksheet", "exit_quiz", "performance", "reliability"],
     }
-    parts["About"] += ["performance", "reliability"]
     trees = []
     for caption, pages in parts.items():
-        trees += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""]
+        if pages := [p for p in pages if lesson_pages.here(p.rstrip(">").rpartition("<")[2])]:
+            trees += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""]
     return "\n".join(trees)
 
 
 def lesson_table():
-    """Return the lessons with their minutes and results."""
-    return lessons.lesson_table().replace("](", "](lessons/")
+    """Return the lessons with their minutes and results, as lesson 00 has them."""
+    [cell] = lessons.tagged(lessons.read(lessons.lesson_paths()[0]), "lesson-table")
+    return cell.source.replace("](", "](lessons/")
 
 
 def question_list():
     """Return the index of questions with links to the threads, without its own heading."""
-    text = lessons.question_index().replace("](", "](lessons/")
+    text = (lessons.NOTEBOOKS / "questions.md").read_text("utf-8").replace("](", "](lessons/")
     _, *groups = lesson_pages.link_threads(text).split("\n## ")
     return "\n".join(f"\n## {group}" for group in groups)
 
@@ -224,13 +250,14 @@ def fill(app, docname, source):
     if docname.startswith("lessons/"):
         for file in (
             explorer.SOURCE / "presets.json",
-            ROOT / "docs" / "glossary.md",
+            lesson_pages.DOCS / "glossary.md",
             lesson_pages.__file__,
         ):
             app.env.note_dependency(str(file))
         source[0] = lesson_pages.page(docname, source[0])
     text = re.sub(r"<!-- generated: (\w+) -->", lambda match: GENERATED[match[1]](), source[0])
-    source[0] = text.replace("](../notebooks/", "](lessons/")
+    text = text.replace("](../notebooks/", "](lessons/")
+    source[0] = text if docname.startswith("lessons/") else lesson_pages.to_english(text, docname)
 
 
 def whole_sentences(app, what, name, member, options, lines):
@@ -257,7 +284,8 @@ def own_box(table):
     found = re.search("<caption[^>]*>(.*?)</caption>", table)
     words = f'<p class="caption" aria-hidden="true">{found[1]}</p>' if found else ""
     table = re.sub("<caption[^>]*>", '<caption class="visually-hidden">', table)
-    named = 'tabindex="0" role="group" aria-label="table that may scroll sideways"'
+    named = translated("table that may scroll sideways")
+    named = f'tabindex="0" role="group" aria-label="{named}"'
     box = f'<div style="overflow-x:auto;" {named}>{table}</div>'
     return words + box if found and "caption-side:top" in found[0] else box + words
 
@@ -274,7 +302,21 @@ def reachable(app, pagename, templatename, context, doctree):
 
 def copy_explorer(app):
     """Give the site what the explorer loads: the model is exported first, where it is new."""
-    explorer.copy(pathlib.Path(app.outdir) / "_static" / "explorer")
+    if lesson_pages.here("explorer"):
+        explorer.copy(pathlib.Path(app.outdir) / "_static" / "explorer")
+
+
+def link_editions(app, pagename, templatename, context, doctree):
+    """Lead from a page to the same one in the other language, or to the first one there."""
+    up, page = "../" * pagename.count("/"), f"{pagename}.html"
+    english, chinese = (up, f"{up}zh/") if language == "en" else (f"{up}../", up)
+    pages = {"en": english + page, "zh-CN": chinese + page, "x-default": english + page}
+    context["other"] = "zh-CN" if language == "en" else "en"
+    context["twin"] = f"{chinese}index.html"
+    if pagename in lesson_pages.CHINESE:
+        context["twin"] = pages[context["other"]]
+        links = (f'<link rel="alternate" hreflang="{k}" href="{v}">' for k, v in pages.items())
+        context["metatags"] = "\n".join([context.get("metatags", ""), *links])
 
 
 def label_tables(app, pagename, templatename, context, doctree):
@@ -297,4 +339,5 @@ def setup(app):
     app.connect("builder-inited", copy_explorer)
     app.connect("html-page-context", reachable)
     app.connect("html-page-context", label_tables)
-    copy_lessons()
+    app.connect("html-page-context", link_editions)
+    copy_lessons(app)

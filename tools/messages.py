@@ -14,6 +14,7 @@ from babel.messages.extract import extract_from_file
 from mlmtutor import alignment, load_tutor
 from mlmtutor._messages import template
 from mlmtutor.lessons.exercise import CHANGED, NOT_WRITTEN, NOTHING, ByHand, Exercise, WrongAnswer
+from tools.explorer import presets
 from tools.lessons import ROOT
 
 CODE = {"input_ids", "labels", "attention_mask", "−log p(label)"}  # names that are no words
@@ -27,9 +28,11 @@ def said():
             if isinstance(value, Exercise):
                 for text, fixed in said_by(value):
                     yield from named(text, f"lesson_{number:02}.{name}", fixed)
-    for path in sorted((ROOT / "mlmtutor").rglob("*.py")):
+    site = [*(ROOT / "docs").glob("*.py"), ROOT / "tools/slides.py"]
+    for path in sorted([*(ROOT / "mlmtutor").rglob("*.py"), *site]):
         for _, text, *_ in extract_from_file("python", path, {"translated": None}):
             yield text, path.stem, ""
+    yield from ((case["title"], "presets", "") for case in presets())
     for text in (NOT_WRITTEN, NOTHING, CHANGED):
         yield text, "exercise", ""
     for table in tables():

@@ -2,6 +2,8 @@
 
     python -m tools.slides    every lesson, to build/slides/
 
+With MLMTUTOR_NOTEBOOKS=build/zh/notebooks the slides are Chinese, in build/zh/slides/.
+
 A deck has a title, one slide for each exercise, and the summary. Between them stand, in the order
 of the lesson, the tables in text cells tagged ``slide``, and the code cells tagged ``slide`` or
 ``figure``:
@@ -22,8 +24,8 @@ import builtins
 import contextlib
 import dataclasses
 import html
-import importlib.util
 import itertools
+import os
 import pathlib
 import re
 import shutil
@@ -31,25 +33,31 @@ import subprocess
 import sys
 import textwrap
 
+import sphinx_revealjs
 from markdown_it import MarkdownIt
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from tools.lessons import GENERATED, ROOT, lesson_paths, read, tags, title
+from mlmtutor._messages import translated
+from tools.lessons import BUILD, GENERATED, ROOT, lesson_paths, read, tags, title
+from tools.translate import LANGUAGE, TRANSLATED
+
+os.environ["MLMTUTOR_LANG"] = LANGUAGE
 
 COLUMNS = 88  # characters of a line of code
 LINES = 20  # lines of code beside each other on one turn
-ROOM = 600  # characters of a slide for what is asked and the text in front of it
-BESIDE = 160  # characters that a figure leaves room for
+# Bytes of text, so that a Chinese character, which is wide, counts for three letters.
+ROOM = 600  # on a slide for what is asked and the text in front of it
+BESIDE = 160  # what a figure leaves room for
+REVEAL = pathlib.Path(sphinx_revealjs.__file__).parent / "_static" / "revealjs"
 FILES = ["dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/notes.js", "LICENSE"]
 STYLE = "github-light-high-contrast"
 
-EXERCISE = re.compile(r"### (Exercise \d) \((\w+), (\d+ minutes)\)")
-PREDICT = "**Predict.**"
+EXERCISE = re.compile(r"### (\w+ \d) ?[(（](\w+)(?:, |，)(\d+ \w+)[)）]")
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 PAGE = """<!doctype html>
-<html lang="en">
+<html lang="{lang}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -72,9 +80,8 @@ DECK = """<body>
 </body>"""
 INDEX = """<body class="index">
 <main>
-<h1>Slides</h1>
-<p>Arrow keys or space turn the slides. S opens the speaker notes, F fills the screen,
-O shows all slides, B makes the screen black.</p>
+<h1>{title}</h1>
+<p>{keys}</p>
 <ul>
 {items}
 </ul>
@@ -95,15 +102,9 @@ class Slide:
     notes: str = ""
 
 
-def reveal_folder():
-    """Return the folder of reveal.js inside the package that carries it."""
-    found = importlib.util.find_spec("sphinx_revealjs")
-    if found is None:
-        raise SystemExit(
-            "slides: reveal.js comes from the package sphinx-revealjs, which is not installed. "
-            "Call: make setup"
-        )
-    return pathlib.Path(found.origin).parent / "_static" / "revealjs"
+def predict():
+    """Return the words that a question to the reader begins with."""
+    return translated("**Predict.**")
 
 
 def paragraphs(text):
@@ -114,25 +115,27 @@ def paragraphs(text):
 
 def aloud(text):
     """Return a text without what nobody reads aloud: threads, and links to other lessons."""
-    text = re.sub(r" \([^()]*(?:\w#\d|arXiv|forum)[^()]*\)|[ ]\(\[[^]]*\]\([^)]*\)\)", "", text)
+    found = r" \([^()]*(?:\w#\d|arXiv|forum)[^()]*\)|[ ]\(\[[^]]*\]\([^)]*\)\)"
+    text = re.sub(rf"{found}|（[^（）]*(?:\w#\d|arXiv)[^（）]*）|（\[[^]]*\]\([^)]*\)）", "", text)
     return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
 
 
 def first_sentence(paragraph):
     """Return the first sentence of a paragraph, unless it leads to something that follows it."""
-    if not paragraph or paragraph.startswith(("- ", "| ", "#", "```", "<", PREDICT)):
+    if not paragraph or paragraph.startswith(("- ", "| ", "#", "```", "<", predict())):
         return ""
-    sentence = re.split(r"(?<=[.:?])\s+(?=[A-Z`\"(*])", paragraph)[0].replace("\n", " ")
-    return "" if sentence.endswith(":") else aloud(sentence)
+    end = r"(?<=[.:?])\s+(?=[A-Z`\"(*])|(?<=[。？])(?=[^*）”])"
+    sentence = re.split(end, paragraph)[0].replace("\n", " ")
+    return "" if sentence.endswith((":", "：")) else aloud(sentence)
 
 
 def asked(text):
     """Return the question of a text with what stands before it, and what answers it, if it does."""
     parts = paragraphs(text)
-    predicts = [n for n, part in enumerate(parts) if part.startswith(PREDICT)]
+    predicts = [n for n, part in enumerate(parts) if part.startswith(predict())]
     end = predicts[-1] + 1 if predicts else len(parts)
     start = end
-    while start and sum(map(len, parts[start - 1 : end])) <= ROOM:
+    while start and len("".join(parts[start - 1 : end]).encode()) <= ROOM:
         start -= 1
     return aloud("\n\n".join(parts[start:end])), "".join(parts[end : end + 1])
 
@@ -218,13 +221,14 @@ def seen(cell, after, heading, text):
         prints = [item for item in cell.outputs if item.output_type == "stream"]
         slide.outputs = [item for item in cell.outputs if item not in prints]
         slide.notes += "".join(f"\n\n```\n{printed(item)}\n```" for item in prints)
-    read_after = PREDICT in asks or (kind == "code" and cell.outputs)
+    read_after = predict() in asks or (kind == "code" and cell.outputs)
     if not reading and read_after and after.cell_type == "markdown":
         reading = after.source.split("\n\n")[0]
     slide.reads = first_sentence(reading)
     if not slide.reads:
         return slide, ""
-    slide.notes += f"\n\n{'Answer: ' * (PREDICT in asks)}{reading}"
+    answer = translated("Answer: ") if predict() in asks else ""
+    slide.notes += f"\n\n{answer}{reading}"
     return slide, reading
 
 
@@ -244,8 +248,8 @@ def deck(notebook):
             if found := EXERCISE.match(source):
                 name, level, time = found.groups()
                 stub = [statements(after.source)[0][1]]
-                slide = Slide("exercise", f"{name}: {time}", code=stub, notes=f"It is {level}.")
-            elif heading == "Summary":
+                slide = Slide("exercise", f"{name} · {time}", code=stub, notes=level)
+            elif heading == translated("Summary"):
                 slide = Slide("summary", heading)
             else:
                 slide, text = None, text + "\n\n" + source.removeprefix(reading)
@@ -270,7 +274,7 @@ def deck(notebook):
             slides.append(slide)
             text = ""
         elif "proof" not in marks:  # what leads to code that is on no slide is left out
-            text = re.sub(r"[^.?!\n]*:\s*$", "", text)
+            text = re.sub(r"[^.?!。？\n]*[:：]\s*$", "", text)
         earlier += code
     return slides
 
@@ -278,7 +282,8 @@ def deck(notebook):
 def section(slide, name):
     """Return the HTML of a slide: the parts that stand together where they fit, and its notes."""
     above = MARKDOWN.render(slide.asks)
-    beside = slide.kind == "figure" and PREDICT not in slide.asks and len(slide.asks) < BESIDE
+    beside = predict() not in slide.asks and len(slide.asks.encode()) < BESIDE
+    beside &= slide.kind == "figure"
     parts = [above] if above and not beside else []
     formatter = HtmlFormatter(cssclass="code", style=STYLE)
     boxes = [highlight(source, PythonLexer(), formatter) for source in slide.code]
@@ -295,7 +300,8 @@ def section(slide, name):
         drawn += f'<div class="fragment reads">{MARKDOWN.render(slide.reads)}</div>'
     if drawn:
         parts.append(f'<div class="part{" fragment" * bool(parts)}">{drawn}</div>')
-    body = "".join(parts).replace("<p><strong>Predict.", '<p class="predict"><strong>Predict.')
+    asks = MARKDOWN.renderInline(predict())
+    body = "".join(parts).replace(f"<p>{asks}", f'<p class="predict">{asks}')
     level = "h1" if slide.kind == "title" else "h2"
     notes = MARKDOWN.render("\n\n".join(paragraphs(slide.notes)))
     return (
@@ -310,27 +316,35 @@ def build(out):
     shutil.rmtree(out, ignore_errors=True)  # stale files of lessons that were renamed
     (out / "reveal").mkdir(parents=True)
     for file in FILES:
-        shutil.copy(reveal_folder() / file, out / "reveal")
+        shutil.copy(REVEAL / file, out / "reveal")
     colours = HtmlFormatter(style=STYLE).get_style_defs(".code")
     layout = (ROOT / "tools" / "slides.css").read_text("utf-8")
     (out / "slides.css").write_text(f"{layout}\n{colours}\n", "utf-8")
     shutil.copy(ROOT / "tools" / "slides.js", out)
-    items = []
-    for path in lesson_paths()[1:]:
+    items, lang = [], LANGUAGE.replace("_", "-")
+    for path in lesson_paths()[1 : None if LANGUAGE == "en" else TRANSLATED]:
         notebook = read(path)
         called, slides = html.escape(title(notebook)), deck(notebook)
         name = f"{path.stem[:2]} {called}"
         body = DECK.format(slides="\n".join(section(slide, name) for slide in slides))
-        (out / f"{path.stem}.html").write_text(PAGE.format(title=called, body=body), "utf-8")
-        items.append(f'<li><a href="{path.stem}.html">{name}</a>, {len(slides)} slides</li>')
-    index = PAGE.format(title="Slides", body=INDEX.format(items="\n".join(items)))
+        page = PAGE.format(title=called, body=body, lang=lang)
+        (out / f"{path.stem}.html").write_text(page, "utf-8")
+        count = translated("{0} slides").format(len(slides))
+        items.append(f'<li><a href="{path.stem}.html">{name}</a>, {count}</li>')
+    called = translated("Slides")
+    keys = translated(
+        "Arrow keys or space turn the slides. S opens the speaker notes, F fills the screen, "
+        "O shows all slides, B makes the screen black."
+    )
+    body = INDEX.format(title=called, keys=keys, items="\n".join(items))
+    index = PAGE.format(title=called, body=body, lang=lang)
     (out / "index.html").write_text(index, "utf-8")
     return items
 
 
 def main():
     """Make the slides."""
-    out = ROOT / "build" / "slides"
+    out = BUILD / "slides"
     print(f"{len(build(out))} decks: open {out / 'index.html'}")
 
 

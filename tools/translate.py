@@ -1,15 +1,16 @@
 """Keep the Chinese edition in step with the English lessons.
 
-    python -m tools.translate extract    make the catalogs that are missing
-    python -m tools.translate update     bring the catalogs up to date with the English text
-    python -m tools.translate build      make the Chinese lessons and pages in build/zh/
+    python -m tools.translate update    bring the catalogs up to date with the English text
+    python -m tools.translate build     make the Chinese lessons and pages in build/zh/
 
 A text in ``locale/zh_CN/*.po`` is a line of Markdown without its marks: a paragraph, a heading, an
-item, a cell of a table, a choice of the quiz. Or it is the caption or the alt text of an output.
+item, a cell of a table, a choice of the quiz. Or it is a caption, an alt text or the name of a row
+of an output.
 Each text stands once, in the catalog of the first lesson or page that has it, so that the title of
 a lesson reads the same in every link to it. Blocks of code are left alone.
 
-``mlmtutor.po`` has what the package says to a learner. Where that depends on the answer, the text
+``mlmtutor.po`` has what the package says to a learner, and the words of the frame of site and
+slides. Where that depends on the answer, the text
 is a template, with ``{0}`` for a value, and a comment shows it filled. ``build`` compiles this
 catalog, with the captions and alt texts, for the package.
 
@@ -33,15 +34,16 @@ from babel.messages.pofile import denormalize, read_po, write_po
 
 from mlmtutor._messages import LOCALE as PACKAGED
 from tools import atomic
-from tools.lessons import ROOT, all_paths, anchor, lesson_paths, read, tags
+from tools.lessons import BUILD, ROOT, all_paths, anchor, lesson_paths, read, tags
 from tools.messages import said
 
 LOCALE = ROOT / "locale" / "zh_CN"
 OUT = ROOT / "build" / "zh"
 PAGES = ["notebooks/questions.md", "docs/glossary.md", "docs/cheat_sheet.md", "README.md"]
-PAGES += ["tools/student.md"]
+PAGES += ["tools/student.md", "docs/index.md", "docs/questions.md"]
 COMPILED = PACKAGED / "zh_CN" / "LC_MESSAGES" / "mlmtutor.mo"
 TRANSLATED = 8  # the lessons that have a catalog: 00 to 07
+LANGUAGE = "en" if BUILD == ROOT / "build" else "zh_CN"  # of what is made from MLMTUTOR_NOTEBOOKS
 HEADER = r"""msgid ""
 msgstr ""
 "Project-Id-Version: mlmtutor\n"
@@ -69,7 +71,8 @@ GENERATED = {"practice", "navigation", "lesson-table"}
 LESSON_ROW = re.compile(r"\| (?:\d\d|↳) \[")
 # What needs no translation where it stands alone.
 WORDLESS = re.compile(r"^```.*|`[^`]*`|<[^>]*>|\[[A-Z]+\]|\]\([^)]*\)")
-OUTPUT = re.compile(r'(<(?:fig)?caption[^>]*>|<img alt=")([^<]+?)(?=<|" style=)')
+ROW = '<th scope="row"[^>]*>(?=(?:position|token|scored|✗ error)<)'
+OUTPUT = re.compile(rf'(<(?:fig)?caption[^>]*>|<img alt="|{ROW})([^<]+?)(?=<|" style=)')
 
 
 def documents():
@@ -138,7 +141,7 @@ def extract():
     for document, name in documents().items():
         if name is None:
             continue
-        messages = catalogs[name] = {}
+        messages = catalogs.setdefault(name, {})
 
         def add(text, place, messages=messages):
             if text not in found:
@@ -259,21 +262,28 @@ def build(known):
 
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = re.sub(r"\]\(([^()\s#]*)#([^()\s]+)\)", link, cell.source)
+                text = re.sub(r"\]\(([^()\s#]*)#([^()\s]+)\)", link, cell.source)
+                text = re.sub(r"(?<=\)): (?=[\u3400-\u9fff])", "：", text)  # in generated lines
+                cell.source = text.replace("。 （", "。（")
     return made, counts
+
+
+def write(made, out):
+    """Write what :func:`build` made into a folder."""
+    for place, notebook in made.items():
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(out / place, dump(notebook, place))
 
 
 def main():
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["extract", "update", "build"])
-    command = parser.parse_args().command
-    if command != "build":
+    parser.add_argument("command", choices=["update", "build"])
+    if parser.parse_args().command == "update":
         catalogs = extract()
         merge(catalogs, stored())
         for name, messages in catalogs.items():
-            if command == "update" or not (LOCALE / f"{name}.po").exists():
-                atomic.write(LOCALE / f"{name}.po", po(messages))
+            atomic.write(LOCALE / f"{name}.po", po(messages))
             empty = sum(not message.string for message in messages.values())
             fuzzy = sum(message.fuzzy for message in messages.values())
             print(f"{name}: {len(messages)} texts, {empty} empty, {fuzzy} fuzzy")
@@ -284,9 +294,8 @@ def main():
     atomic.write(COMPILED, mo(compiled(known, texts)))
     print(f"mlmtutor: {len(texts - known.keys())} of {len(texts)} texts stay English")
     made, counts = build(known)
+    write(made, OUT)
     for place, name in documents().items():
-        (OUT / place).parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(OUT / place, dump(made[place], place))
         texts, english = counts[place]
         if name:
             print(f"{name}: {len(english)} of {len(texts)} texts stay English")

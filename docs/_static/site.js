@@ -3,17 +3,19 @@ const filter = document.getElementById("filter");
 if (filter) {
   const entries = [...document.querySelectorAll("article section section p")];
   const sections = [...document.querySelectorAll("article section section")];
+  const found = document.getElementById("found"), words = found.textContent;
+  found.textContent = "";
   filter.closest("p").hidden = false;
   filter.addEventListener("input", () => {
-    const words = filter.value.toLowerCase().split(/\s+/);
+    const typed = filter.value.toLowerCase().split(/\s+/);
     for (const entry of entries) {
       const text = entry.textContent.toLowerCase();
-      entry.hidden = !words.every((word) => text.includes(word));
+      entry.hidden = !typed.every((word) => text.includes(word));
     }
     for (const section of sections) {
       section.hidden = [...section.querySelectorAll("p")].every((entry) => entry.hidden);
     }
     const left = entries.filter((entry) => !entry.hidden).length;
-    document.getElementById("found").textContent = `${left} of ${entries.length} questions`;
+    found.textContent = words.replace("{left}", left).replace("{all}", entries.length);
   });
 }

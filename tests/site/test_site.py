@@ -21,6 +21,7 @@ from bs4 import BeautifulSoup
 
 import mlmtutor
 from tools import lessons as tool
+from tools import translate
 
 sys.path.append(str(stored.ROOT / "docs"))
 import explorer_page  # noqa: F401  for test_explorer
@@ -36,13 +37,16 @@ OWN = [
     path.with_suffix(".html").name for path in DOCS.glob("*.*") if path.suffix in (".md", ".ipynb")
 ]
 PAGES = [*sorted(OWN), "search.html", *LESSONS.values()]
+CHINESE = [f"zh/{name}.html" for name in sorted(lesson_pages.CHINESE)]
 
 
-def build(folder, *python):
+def build(folder, *python, source=DOCS, html="html", **environment):
     """Build the site into ``folder/html``, with warnings as errors."""
     command = [sys.executable, *(python or ["-m", "sphinx"]), "-W", "--keep-going", "-q", "-b", "html",
-               "-d", str(folder / "doctrees"), str(DOCS), str(folder / "html")]  # fmt: skip
-    built = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+               "-c", DOCS, "-d", folder / "doctrees" / html, source, folder / html]  # fmt: skip
+    built = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, env={**os.environ, **environment}
+    )
     assert built.returncode == 0, built.stderr
 
 
@@ -51,6 +55,10 @@ def built_once(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "site"
     if not folder.exists():
         build(folder)
+        zh = folder / "zh"
+        translate.write(translate.build(translate.translations())[0], zh)
+        notebooks = str(zh / "notebooks")
+        build(folder, source=zh / "docs", html="html/zh", MLMTUTOR_NOTEBOOKS=notebooks)
     return folder
 
 
@@ -66,12 +74,12 @@ def soup(path):
 
 def test_every_page_is_there_and_no_other(site):
     built = {str(path.relative_to(site)) for path in site.rglob("*.html")}
-    assert {name for name in built if not name.startswith("_static/")} == set(PAGES)
+    assert {name for name in built if "_static/" not in name} == {*PAGES, *CHINESE}
 
 
 def test_no_link_is_broken_and_no_resource_is_elsewhere(site):
     broken, checked = [], 0
-    for name in PAGES:
+    for name in [*PAGES, *CHINESE]:
         page = site / name
         for tag in soup(page).find_all(["a", "link", "script", "img"]):
             target = tag.get("href") or tag.get("src") or ""
@@ -92,7 +100,7 @@ def test_no_link_is_broken_and_no_resource_is_elsewhere(site):
 
 
 def test_every_table_has_a_caption_and_scopes(site):
-    tables = [table for name in PAGES for table in soup(site / name).find_all("table")]
+    tables = [table for name in [*PAGES, *CHINESE] for table in soup(site / name).find_all("table")]
     assert len(tables) > 40
     for table in tables:
         assert table.caption.get_text().strip()
@@ -126,6 +134,33 @@ def test_every_question_leads_to_the_section_that_proves_it(site):
             assert re.sub("[“”]", '"', shown) == heading.replace("`", "")
         for thread in questions[key]["threads"]:
             assert thread in entry.small.get_text()
+
+
+def test_editions_lead_to_each_other_and_say_their_language(site):
+    for name in [*PAGES, *CHINESE]:
+        page, english = soup(site / name), name.removeprefix("zh/")
+        twin = f"zh/{english}" if f"zh/{english}" in CHINESE else "zh/index.html"
+        [switch] = page.select("a.language")
+        target = (site / name).parent / switch["href"]
+        assert target.resolve() == site / (twin if name == english else english)
+        assert page.html["lang"] == ("en" if name == english else "zh-CN") != switch["hreflang"]
+        links = page.select("link[hreflang]")
+        to = {a["hreflang"]: ((site / name).parent / a["href"]).resolve() for a in links}
+        own = {"en": site / english, "zh-CN": site / twin, "x-default": site / english}
+        assert to == ({} if f"zh/{english}" not in CHINESE else own)
+
+
+def test_chinese_page_marks_what_leads_to_an_english_one(site):
+    for name in CHINESE:
+        for link in soup(site / name).find("main").find_all("a", href=re.compile(r"\.html")):
+            there = (site / name).parent / urllib.parse.unquote(link["href"].split("#")[0])
+            outside = not there.resolve().is_relative_to(site / "zh")
+            assert (link.get("hreflang") == "en") == outside, (name, link)
+    start = soup(site / "zh/lessons/00_start_here.html")
+    assert start.find("article").find("a", href="../../explorer.html")
+    words = soup(site / "zh/lessons/01_answer_the_question.html").get_text()
+    for said in ("显示参考答案", "动手试试", "核心", "把项目拿到本地"):
+        assert said in words
 
 
 def test_landing_page_runs_and_shows_the_table(site):
@@ -240,7 +275,9 @@ def theme(page, name):
 
 
 @needs_chromium
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", [*PAGES, "zh/questions.html", "zh/lessons/01_answer_the_question.html"]
+)
 def test_page_loads_whole_and_is_accessible(browser, address, name):
     page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="light")
     seen = collections.defaultdict(list)
@@ -291,6 +328,31 @@ def test_search_ranks_lessons_above_the_api(browser, address, query):
     api = [number for number, href in enumerate(found) if href.startswith("api.html")]
     lessons = [number for number, href in enumerate(found) if href.startswith("lessons/")]
     assert not api or max(lessons) < min(api)
+    page.close()
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("query", "lesson"), [("标签", "01"), ("注意力掩码", "02"), ("-100", "04")]
+)
+def test_search_finds_chinese_words(browser, address, query, lesson):
+    page = browser.new_page()
+    page.goto(f"{address}/zh/search.html?q={urllib.parse.quote(query)}")
+    page.get_by_text("搜索完成").wait_for()
+    hrefs = "all => all.map(a => a.getAttribute('href'))"
+    found = page.eval_on_selector_all("ul.search li a", hrefs)
+    assert any(href.startswith(f"lessons/{lesson}") for href in found), found
+    page.goto(f"{address}/zh/search.html?q={urllib.parse.quote('天气')}")
+    page.get_by_text("没有匹配到文档").wait_for()
+    page.close()
+
+
+@needs_chromium
+def test_chinese_pages_do_not_scroll_sideways_on_a_phone(browser, address):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    for name in CHINESE:
+        page.goto(f"{address}/{name}")
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390, name
     page.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 import stored
 from browser import SCREENSHOTS, needs_chromium
 
-from tools import slides
+from tools import slides, translate
 from tools.lessons import minutes
 
 pytestmark = pytest.mark.browser
@@ -63,10 +63,22 @@ LOOK = """() => {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("build") / "slides"
-    slides.build(out)
-    return out
+def chinese():
+    return translate.build(translate.translations())[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, chinese):
+    out = tmp_path_factory.mktemp("build")
+    slides.build(out / "slides")
+    translate.write(chinese, out)
+    paths = sorted((out / "notebooks").glob("[0-9]*.ipynb"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLMTUTOR_LANG", "zh_CN")
+        patch.setattr(slides, "LANGUAGE", "zh_CN")
+        patch.setattr(slides, "lesson_paths", lambda: paths)
+        slides.build(out / "slides" / "zh")
+    return out / "slides"
 
 
 def open_deck(browser, path):
@@ -126,6 +138,22 @@ def test_each_step_of_each_slide_is_whole_and_can_be_read_from_the_last_row(fold
 
 
 @needs_chromium
+def test_each_step_of_each_chinese_slide_is_whole_and_can_be_read(folder, browser):
+    decks = sorted((folder / "zh").glob("0*.html"))
+    assert len(decks) == translate.TRANSLATED - 1
+    for deck in decks:
+        page, complaints = open_deck(browser, deck)
+        assert page.evaluate("document.documentElement.lang") == "zh-CN"
+        for number in range(page.evaluate("Reveal.getTotalSlides()")):
+            for step, seen in enumerate(steps(page)):
+                small = {kind: s for kind, s in seen["sizes"].items() if s < LEAST[kind]}
+                assert (seen["over"], small) == ([], {}), (deck.stem, number + 1, step)
+            page.keyboard.press("ArrowRight")
+        assert complaints == []
+        page.close()
+
+
+@needs_chromium
 def test_a_zoomed_slide_is_measured_as_small_as_it_is_seen(folder, browser):
     page, _ = open_deck(browser, folder / f"{LESSONS[3]}.html")
     page.evaluate("Reveal.slide(3)")
@@ -162,13 +190,26 @@ def test_deck_has_its_size_its_exercises_and_its_summary(path):
     )  # fmt: skip
     exercises = [slide for slide in deck if slide.kind == "exercise"]
     assert tasks
-    assert [f"{name}: {time}" for name, time in tasks] == [slide.heading for slide in exercises]
+    assert [f"{name} · {time}" for name, time in tasks] == [slide.heading for slide in exercises]
     assert all(slide.asks and "NotImplementedError" in slide.code[0] for slide in exercises)
+
+
+@pytest.mark.parametrize("stem", LESSONS[: translate.TRANSLATED - 1])
+def test_chinese_deck_has_the_slides_of_the_english_one(chinese, monkeypatch, stem):
+    monkeypatch.setenv("MLMTUTOR_LANG", "zh_CN")
+    deck = slides.deck(chinese[f"notebooks/{stem}.ipynb"])
+    shown = [(s.kind, s.code, bool(s.asks), bool(s.reads), "答案：" in s.notes) for s in deck]
+    assert shown == [
+        (s.kind, s.code, bool(s.asks), bool(s.reads), "Answer: " in s.notes) for s in DECKS[stem]
+    ]
+    for slide in deck:
+        assert re.search(r"[。？）]$|^$", slide.reads), slide.reads
+        assert re.search("[\u3400-\u9fff]", slide.asks) or not slide.asks
 
 
 @pytest.mark.parametrize("stem", LESSONS)
 def test_answer_to_a_predict_is_in_its_notes_and_on_its_slide(stem):
-    predicts = [slide for slide in DECKS[stem] if slides.PREDICT in slide.asks]
+    predicts = [slide for slide in DECKS[stem] if slides.predict() in slide.asks]
     assert predicts
     for slide in DECKS[stem]:
         asks = slide in predicts
@@ -221,7 +262,7 @@ def test_the_class_of_90_minutes_says_its_slides_in_the_minutes_that_it_states()
     for stated, number, how in rows:
         [deck] = [deck for stem, deck in DECKS.items() if stem.startswith(number)]
         deck = [slide for slide in deck if slide.kind != "exercise"]
-        predicts = sum(slides.PREDICT in slide.asks for slide in deck)
+        predicts = sum(slides.predict() in slide.asks for slide in deck)
         spoken = sum(len(said(slide)) for slide in deck) / 130 + predicts
         [planned] = map(int, re.findall(r"(\d+) minutes of slides", how))
         others = sum(map(int, re.findall(r"(\d+) minutes for", how)))
