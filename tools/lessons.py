@@ -204,12 +204,14 @@ def question_index():
 
 def practice(notebook, path):
     """Return where the subject of a lesson goes wrong in practice, the way deeper, and on."""
-    known, lines = questions(), []
+    known, found, lines = questions(), {}, []
     for cell in notebook.cells:
         for key in (tag.removeprefix("question-") for tag in tags(cell) if "question-" in tag):
-            where = f"[{heading(cell)}](#{anchor(heading(cell))})"
-            threads = ", ".join(known[key]["threads"])
-            lines.append(f"- {known[key]['asks']} → {where} <small>{threads}</small>")
+            found.setdefault(key, []).append(heading(cell))
+    for key, places in found.items():
+        links = " · ".join(f"[{place}](#{anchor(place)})" for place in places)
+        asks = "" if places == [known[key]["asks"]] else f"{known[key]['asks']} → "
+        lines.append(f"- {asks}{links} <small>{', '.join(known[key]['threads'])}</small>")
     parts = ["## Where this goes wrong in practice"]
     parts += ["People ask:\n\n" + "\n".join(lines)] if lines else []
     if path.parent == NOTEBOOKS:
