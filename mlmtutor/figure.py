@@ -93,6 +93,13 @@ def box(
     axes.text(*middle, plain(text), ha="center", va="center", color=colour, **font)
 
 
+def notes(axes: Any, *texts: tuple[Any, ...], **font: Any) -> None:
+    """Write texts, each ``(x, y, text)`` or ``(x, y, text, colour)``, to the right of its point."""
+    for x, y, text, *colour in texts:
+        style = {"va": "center", "color": colour[0] if colour else TEXT} | font
+        axes.text(x, y, plain(f"{text}"), **style)
+
+
 def arrow(axes: Any, start: Sequence[float], end: Sequence[float], colour: str) -> None:
     """Draw an arrow from one point to another."""
     axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.2})
@@ -137,6 +144,7 @@ LOOKS = {name: (colour, "white") for name, colour in COLOURS.items()} | {
     "ignored": (PALE, COLOURS["ignored"]),
     "pale": (PALE, TEXT),
     "plain": ("white", TEXT),
+    "dark": (TEXT, "white"),
 }
 
 
@@ -149,3 +157,20 @@ def cells(
         fill, ink = LOOKS[look]
         left = x + i * (width + gap)
         box(axes, left, y, f"{text}", width=width, height=height, fill=fill, colour=ink, **font)
+
+
+def bars(
+    axes: Any, x: float, y: float, names: Sequence[str], sizes: Sequence[float],
+    looks: Iterable[str], *, length: float, step: float,
+) -> float:  # fmt: skip
+    """Draw bars from (x, y) to the right, one below the other, with names and numbers beside them.
+
+    The largest has the ``length``, and the next one begins a ``step`` lower. Returns where the
+    last one ends.
+    """
+    for i, (name, size, look) in enumerate(zip(names, sizes, looks, strict=True)):
+        top, end, colour = y + i * step, x + length * size / max(sizes), COLOURS[look]
+        box(axes, x, top, "", width=end - x, height=0.84 * step, fill=colour)
+        notes(axes, (x - 1, top + step / 2, name, colour), ha="right")
+        notes(axes, (end + 1, top + step / 2, f"{size:.3f}", colour))
+    return end

@@ -6,7 +6,7 @@ import tempfile
 import torch
 import transformers
 
-from mlmtutor.figure import COLOURS, TEXT, Figure, arrow, box, cells, drawing, finish, plain
+from mlmtutor.figure import COLOURS, Figure, bars, cells, drawing, finish, notes
 from mlmtutor.lessons.exercise import CHANGED, NOTHING, exercise
 from mlmtutor.model import load_tutor
 
@@ -16,52 +16,34 @@ from mlmtutor.model import load_tutor
 def dataflow(batch, tokenizer, logits) -> Figure:
     """Draw how one row becomes logits, (1, length, V), and its one label the loss."""
     ids, labels = (batch[name][0].tolist() for name in ("input_ids", "labels"))
-    tokens = map("{}\n{}".format, tokenizer.convert_ids_to_tokens(ids), ids)
     [here] = [i for i, label in enumerate(labels) if label != -100]
-    middles, p = [12.8 + 6.9 * i for i in range(len(ids))], logits[0, here].softmax(-1)
-    best = [*p.topk(4).indices.tolist(), labels[here]]
-    words, loss = tokenizer.convert_ids_to_tokens(best), -p[labels[here]].log()
-    chances = dict(zip(words, p[best].tolist(), strict=True))
-    canvas, axes = drawing(72, 45)
-    for y, height, name, texts, looks in (
-        (0, 5.6, "tokens\nids", [*tokens], ("plain", "replaced")),
-        (14.4, 3, "logits", [f"row {i}" for i in range(len(ids))], ("ignored", "scored")),
-        (40, 3.6, "labels", labels, ("ignored", "scored")),
+    p, shown = logits[0, here].softmax(-1), range(len(ids))[max(here - 3, 0) : here + 4]
+    best, n = [*p.topk(4).indices.tolist(), labels[here]], len(shown)
+    tokens, words = (tokenizer.convert_ids_to_tokens(each) for each in (ids, best))
+    chances, loss = p[best].tolist(), f"{-p[labels[here]].log():.2f}"
+    blue, red, grey = (COLOURS[name] for name in ("scored", "wrong", "ignored"))
+    canvas, axes = drawing(72, 50, size=(4.9, 3.4))
+    for y, h, texts, looks in (
+        (0, 7, [f"{tokens[i]}\n{ids[i]}" for i in shown], ("plain", "replaced")),
+        (15.6, 4, [f"row {i}" for i in shown], ("ignored", "scored")),
+        (46, 4, [labels[i] for i in shown], ("ignored", "scored")),
     ):
-        shown = [looks[i == here] for i in range(len(ids))]
-        cells(axes, 9.5, y, texts, shown, width=6.6, height=height, gap=0.3)
-        axes.text(0, y + height / 2, name, va="center", color=TEXT)
-    reads = "the model reads the ids, never the labels"
-    box(axes, 9.5, 8.2, reads, width=61.8, height=3.6, fill=TEXT, colour="white")
-    axes.plot(middles * 2, [7.1] * len(ids) + [13.2] * len(ids), "v", color=COLOURS["ignored"])
-    _pick(axes, middles[here], here, chances, loss)
-    return finish(
-        canvas,
-        alt=f"The model turns each token into a row of logits. The softmax of row {here} gives "
-        f"{', '.join(f'{word} {chance:.3f}' for word, chance in chances.items())}. The label at "
-        f"{here}, {labels[here]}, picks {words[-1]}, and the loss is minus the logarithm of "
-        f"{chances[words[-1]]:.3f}: {loss:.2f}. No arrow leads from the labels to the model.",
-        caption="The labels join at the last step: they pick the number that becomes the loss.",
-    )
-
-
-def _pick(axes, x, here, chances, loss):
-    """Draw the lower half of the data flow: what the label does, and what it doesn't."""
-    blue, red, most = COLOURS["scored"], COLOURS["wrong"], max(chances.values())
-    axes.plot([7, 7, 9], [39, 10, 10], color=red, linestyle="--", zorder=0)
-    axes.text(7, 26, "✗", ha="center", va="center", color=red, size=20, backgroundcolor="white")
-    axes.text(9.5, 26, "labels hide\nnothing", va="center", color=red, size=12)
-    for i, (word, chance) in enumerate(chances.items()):
-        y, colour = 23 + 2.6 * i, blue if i == len(chances) - 1 else COLOURS["ignored"]
-        box(axes, x, y, "", width=9 * chance / most, height=2.2, fill=colour)
-        style = {"va": "center", "color": colour, "size": 12}
-        axes.text(x - 0.8, y + 1.1, plain(word), ha="right", **style)
-        axes.text(x + 9 * chance / most + 0.6, y + 1.1, f"{chance:.3f}", **style)
-    for start, end in (((0, 17.6), (0, 20)), ((0, 39.8), (0, 36.4)), ((10.5, 34.5), (15.5, 34.5))):
-        arrow(axes, (x + start[0], start[1]), (x + end[0], end[1]), blue)
-    axes.text(x, 21.4, f"softmax of row {here}", ha="center", va="center", color=blue, size=12)
-    axes.text(x + 1, 38.2, "the label picks one number", va="center", color=blue, size=12)
-    axes.text(x + 16.5, 34.5, f"loss = −ln p\n= {loss:.2f}", va="center", color=blue, size=13)
+        cells(axes, 3, y, texts, [looks[i == here] for i in shown], width=9.5, height=h, gap=0.35)
+    reads, x = ["the model reads the ids, never the labels"], 7.75 + 9.85 * shown.index(here)
+    cells(axes, 3, 9, reads, ["dark"], width=9.85 * n - 0.35, height=4.6)
+    axes.plot([7.75 + 9.85 * i for i in range(n)] * 2, [8] * n + [14.6] * n, "v", color=grey)
+    axes.plot([2.8, 1, 1, 1, 1, 1, 2.8], [11.3, 11.3, 28, math.nan, 34, 48, 48], "--", color=red)
+    end = bars(axes, x, 24, words, chances, [*["ignored"] * 4, "scored"], length=10, step=3.5)
+    notes(axes, (3, 21.6, "rows of logits"), (x - 1, 21.6, f"↓ softmax of row {here}", blue),
+          (3, 43.8, "labels"), (x - 1, 43.8, "↑ picks one number", blue), (0, 31, "✗", red),
+          (4, 31, "labels hide\nnothing", red),
+          (end + 7.8, 39.75, f"→ loss = −ln p = {loss}", blue))  # fmt: skip
+    return finish(canvas, alt="The model turns each token into a row of logits. The softmax of row "
+        f"{here} gives {', '.join(f'{w} {p:.3f}' for w, p in zip(words, chances, strict=True))}. "
+        f"The label at {here}, {labels[here]}, picks {words[-1]}, and the loss is minus the "
+        f"logarithm of {chances[-1]:.3f}: {loss}. No arrow leads from the labels to the model.",
+        caption="The labels join at the last step: they pick the number that becomes the loss."
+    )  # fmt: skip
 
 
 # The deeper notebook: a model, saved, and loaded into another class
