@@ -73,12 +73,9 @@ def four_masks(batch, tokenizer, moved) -> Figure:
         where = ", ".join(map(str, on.nonzero().flatten().tolist()))
         moves = " and ".join(f"the {r}" for r, m in zip(results, moved[name], strict=True) if m)
         says.append(f"{name}{what} is on at {where} and moves {moves}")
-    return finish(
-        canvas,
-        alt=f"Four strips over {len(tokens)} positions. {'; '.join(says)}.",
+    return finish(canvas, alt=f"Four strips over {len(tokens)} positions. {'; '.join(says)}.",
         caption="Coloured: where each mask is on. ● a change of the mask moves this, ○ it doesn't. "
-        "The choice: which positions a masker may pick.",
-    )
+        "The choice: which positions a masker may pick.")  # fmt: skip
 
 
 # The exercise

@@ -268,12 +268,9 @@ def thousand_squares(counts: Mapping[str, int]) -> Figure:
     axes.hlines(range(rows + 1), 0, 40, color="white", linewidth=0.8)
     scored = f"{total - counts['untouched']} selected and scored:"
     axes.text(41.5, 17, scored, size=13, color=COLOURS["scored"], weight="bold")
-    return finish(
-        canvas,
-        alt=f"{total} squares, one a token: "
+    return finish(canvas, alt=f"{total} squares, one a token: "
         f"{', '.join(f'{count} {name}' for name, count in counts.items())}.",
-        caption="Every coloured square is scored, whatever became of its token.",
-    )
+        caption="Every coloured square is scored, whatever became of its token.")  # fmt: skip
 
 
 def shares_against_rule(counts: Mapping[str, Sequence[int]], rule: Mapping[str, float]) -> Figure:
@@ -297,9 +294,6 @@ def shares_against_rule(counts: Mapping[str, Sequence[int]], rule: Mapping[str, 
     axes.invert_yaxis()
     axes.margins(x=0.25)
     axes.set_xlabel("share of the tokens less the rule (percentage points)")
-    return finish(
-        canvas,
-        alt=f"Share less the rule, in percentage points. {'; '.join(words)}.",
-        caption="How far each share is from the rule, in percentage points of all ordinary "
-        "tokens. Where a bar crosses zero, the masker agrees with the rule.",
-    )
+    return finish(canvas, alt=f"Share less the rule, in percentage points. {'; '.join(words)}.",
+        caption="How far each share is from the rule, in percentage points of all ordinary tokens. "
+        "Where a bar crosses zero, the masker agrees with the rule.")  # fmt: skip

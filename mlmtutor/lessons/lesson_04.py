@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch.nn.functional import cross_entropy
 
-from mlmtutor.figure import COLOURS, TEXT, Figure, arrow, cells, drawing, figure, finish
+from mlmtutor.figure import COLOURS, TEXT, Figure, arrow, cells, drawing, figure, finish, notes
 from mlmtutor.lessons.exercise import CHANGED, NOTHING, exercise
 
 MADE = torch.Generator().manual_seed(4)
@@ -150,24 +150,22 @@ def three_rows(logits: torch.Tensor, labels: Sequence[int], words: Sequence[str]
         texts = [f"{chance:.2f}" for chance in chances]
         cells(axes, 8, y, texts, looks, width=10.4, height=4.8, gap=0.6, size=14)
         ink = COLOURS["scored" if label >= 0 else "ignored"]
-        for left, text in ((3.5, f"row {row}"), (44, f"{label}"), (58, loss)):
-            axes.text(left, y + 2.4, text, ha="center", va="center", size=14, color=ink)
+        texts = [(3.5, f"row {row}"), (44, label), (58, loss)]
+        notes(axes, *((x, y + 2.4, text, ink) for x, text in texts), ha="center", size=14)
         told.append(f"row {row}, label {label}: {loss}")
     mean = f"{sum(losses):.4f} / {len(losses)} = {sum(losses) / len(losses):.4f}"
-    axes.text(66, 23, f"mean: {mean}", ha="right", va="center", size=15, color=TEXT)
-    return finish(
-        canvas,
-        alt=f"The -log p that each label picks. {'; '.join(told)}. Sum and mean: {mean}.",
-        caption="The label picks one probability of its row. The ignored row picks none.",
-    )
+    notes(axes, (66, 23, f"mean: {mean}"), ha="right", size=15)
+    return finish(canvas, alt=f"The -log p that each label picks. {'; '.join(told)}. Sum and mean: "
+        f"{mean}.",
+        caption="The label picks one probability of its row. The ignored row picks none."
+    )  # fmt: skip
 
 
 def four_fields(tokens: Sequence[str], hidden: Sequence[bool], labels: Sequence[str]) -> Figure:
     """Draw each token in its field: hidden or visible, scored or ignored (label ``""``)."""
     canvas, axes = drawing(72, 36)
     names = ((28, 2.4, "scored"), (57.5, 2.4, "ignored"), (7, 11.5, "hidden"), (7, 28, "visible"))
-    for x, y, name in names:
-        axes.text(x, y, name, ha="center", va="center", size=15, color=TEXT)
+    notes(axes, *names, ha="center", size=15)
     asks = {("hidden", "scored"): "find the word", ("visible", "scored"): "correct the word"}
     words = []
     for row, column in itertools.product(("hidden", "visible"), ("scored", "ignored")):
@@ -187,11 +185,9 @@ def four_fields(tokens: Sequence[str], hidden: Sequence[bool], labels: Sequence[
                 cells(axes, left + 12.6, top, [label], ["scored"], width=10.4, height=4.2, size=13)
         axes.text(x + 1.2, y + 13.3, asks.get((row, column), "no question"), size=12, color=TEXT)
         words.append(f"{row} and {column}: {len(inside)} ({' '.join(t for t, _ in inside)})")
-    return finish(
-        canvas,
-        alt=f"Two by two fields with the tokens of one sentence. {'; '.join(words)}.",
-        caption="The ids say what is hidden, the labels say what is scored.",
-    )
+    return finish(canvas, alt="Two by two fields with the tokens of one sentence. "
+        f"{'; '.join(words)}.",
+        caption="The ids say what is hidden, the labels say what is scored.")  # fmt: skip
 
 
 def losses_by_padding(losses: Mapping[str, Mapping[int, float]]) -> Figure:
@@ -209,8 +205,5 @@ def losses_by_padding(losses: Mapping[str, Mapping[int, float]]) -> Figure:
     axes.set(xlim=(-1, 2.1 * counts[-1]), ylim=(0, None), xticks=counts)
     axes.set_xlabel("number of [PAD] behind the sentence", loc="left")
     axes.set_ylabel("loss")
-    return finish(
-        canvas,
-        alt=f"The loss against the number of [PAD]. {'; '.join(words)}.",
-        caption="With both in place the loss doesn't notice the padding.",
-    )
+    return finish(canvas, alt=f"The loss against the number of [PAD]. {'; '.join(words)}.",
+        caption="With both in place the loss doesn't notice the padding.")  # fmt: skip

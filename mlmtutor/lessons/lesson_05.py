@@ -225,13 +225,11 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
     for at, wrong in ((6.15, by_all), (7.2, by_row)):
         axes.text(7.6, at, f"✗ {wrong}", color=COLOURS["ignored"], size=13)
     told = ", ".join(f"{word} with -ln p {x:.2f}" for word, x in zip(words, each, strict=True))
-    return finish(
-        canvas,
-        alt=f"A grid of {labels.numel()} positions. {(~scored).sum()} are grey: ignored. "
-        f"{len(each)} are blue: scored, and the input shows [MASK]. Their labels are {told}. The "
-        f"loss is the mean, {mean}. In grey the wrong ways out: {by_all}; {by_row}.",
-        caption="Add -ln p of each label, divide by their number. Only what is shown is rounded.",
-    )
+    return finish(canvas, alt=f"A grid of {labels.numel()} positions. {(~scored).sum()} are grey: "
+        f"ignored. {len(each)} are blue: scored, and the input shows [MASK]. Their labels are "
+        f"{told}. The loss is the mean, {mean}. In grey the wrong ways out: {by_all}; {by_row}.",
+        caption="Add -ln p of each label, divide by their number. Only what is shown is rounded."
+    )  # fmt: skip
 
 
 def loss_ladder(losses):
@@ -255,13 +253,10 @@ def loss_ladder(losses):
         axes.text(1, y, means[name], ha="right", fontsize=12, **place)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.4, 11.6), xticks=[], ylabel="loss (nats)")
     axes.spines["bottom"].set_visible(False)
-    return finish(
-        canvas,
-        alt="A ladder of losses. "
-        + " ".join(f"{loss:.2f}: {name}, {means[name]}." for name, loss in losses.items()),
+    told = " ".join(f"{loss:.2f}: {name}, {means[name]}." for name, loss in losses.items())
+    return finish(canvas, alt=f"A ladder of losses. {told}",
         caption="What the size of a loss tells, for a vocabulary of 30,522 tokens. The lowest "
-        "three are measured on five sentences.",
-    )
+        "three are measured on five sentences.")  # fmt: skip
 
 
 def surprise_curve(probabilities):
@@ -275,14 +270,11 @@ def surprise_curve(probabilities):
         axes.annotate(f"{plain(word)} {losses[word]:.2f}", (p, losses[word]), (9, 5),
                       textcoords="offset points", fontsize=13)  # fmt: skip
     axes.set(xlabel="probability of the label", ylabel="−ln p", xlim=(-0.02, 1.02), ylim=(0, 17))
-    return finish(
-        canvas,
-        alt="The curve -ln p falls from above 16 at p near 0 to 0 at p = 1. On it: "
-        + ", ".join(f"{word} {loss:.2f}" for word, loss in losses.items())
-        + ".",
+    told = ", ".join(f"{word} {loss:.2f}" for word, loss in losses.items())
+    return finish(canvas, alt="The curve -ln p falls from above 16 at p near 0 to 0 at p = 1. On "
+        f"it: {told}.",
         caption="What one label adds to the sum. Near p = 0 the curve has no top: one label that "
-        "the model rules out can outweigh all others.",
-    )
+        "the model rules out can outweigh all others.")  # fmt: skip
 
 
 def gradients(tokens, labels, at_logits, at_inputs):
@@ -290,9 +282,7 @@ def gradients(tokens, labels, at_logits, at_inputs):
     canvas, panels = figure(2, 1, sharex=True)
     colours = [COLOURS["ignored" if label == -100 else "scored"] for label in labels]
     said = []
-    for axes, name, sizes in zip(
-        panels, ("logits", "embeddings"), (at_logits, at_inputs), strict=True
-    ):
+    for axes, name, sizes in (panels[0], "logits", at_logits), (panels[1], "embeddings", at_inputs):
         axes.bar(range(len(tokens)), sizes, color=colours)
         for position, size in enumerate(sizes):
             if size == 0:
@@ -306,9 +296,6 @@ def gradients(tokens, labels, at_logits, at_inputs):
     for tick, colour in zip(panels[-1].get_xticklabels(), colours, strict=True):
         tick.set_color(colour)
     panels[-1].set_xlabel("token and its label")
-    return finish(
-        canvas,
-        alt="Bars over the tokens of one sentence. " + " ".join(said),
+    return finish(canvas, alt=f"Bars over the tokens of one sentence. {' '.join(said)}",
         caption="How large the gradient of the loss is at each position. Blue: scored. Grey: the "
-        "label is -100.",
-    )
+        "label is -100.")  # fmt: skip

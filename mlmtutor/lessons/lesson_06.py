@@ -361,12 +361,9 @@ def loss_curves(losses, unigram):
                       color=COLOURS["ignored"], fontsize=12)  # fmt: skip
     canvas.supxlabel("step", fontsize=12)
     canvas.supylabel("training loss (nats)", fontsize=12)
-    return finish(
-        canvas,
-        alt="The training loss of four models, with the loss of letter frequencies as a dotted "
-        "line. " + " ".join(said),
-        caption="Four ways to mask and to label. Which of the models would you ship?",
-    )
+    return finish(canvas, alt="The training loss of four models, with the loss of letter "
+        f"frequencies as a dotted line. {' '.join(said)}",
+        caption="Four ways to mask and to label. Which of the models would you ship?")  # fmt: skip
 
 
 def accuracies(accuracy, guess):
@@ -385,12 +382,10 @@ def accuracies(accuracy, guess):
     axes.set_yticks(range(len(accuracy)), list(accuracy), fontsize=13)
     axes.set(ylim=(len(accuracy) - 0.4, -1.1), xlim=(0, 0.4), xticks=[])
     axes.spines["bottom"].set_visible(False)
-    return finish(
-        canvas,
-        alt="The share of hidden letters that each of four models gets right, with the "
-        f"{guess:.0%} of always answering a space as a line. " + " ".join(said),
-        caption="The same four models: how many of the hidden letters each gets right.",
-    )
+    return finish(canvas, alt="The share of hidden letters that each of four models gets right, "
+        f"with the {guess:.0%} of always answering a space as a line. {' '.join(said)}",
+        caption="The same four models: how many of the hidden letters each gets right."
+    )  # fmt: skip
 
 
 def mixture(share, masked, visible):
@@ -408,9 +403,8 @@ def mixture(share, masked, visible):
         axes.text(x, y, words, fontsize=14, color=colour)
     axes.set(xlim=(0, 1), xticks=[])
     axes.set_ylabel("loss (nats)", fontsize=12)
-    return finish(
-        canvas,
-        alt=f"Two blocks: {share:.0%} of the width are masked letters with a high loss, "
-        f"{1 - share:.0%} are visible letters with a loss near 0. The mean of both is low.",
-        caption="With labels everywhere, the loss is the mean over both blocks, the blue line.",
-    )
+    return finish(canvas, alt=f"Two blocks: {share:.0%} of the width are masked letters with a "
+        f"high loss, {1 - share:.0%} are visible letters with a loss near 0. The mean of both is "
+        "low.",
+        caption="With labels everywhere, the loss is the mean over both blocks, the blue line."
+    )  # fmt: skip

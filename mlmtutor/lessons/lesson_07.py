@@ -67,11 +67,8 @@ def symptom_map(places: Mapping[str, str]) -> Figure:
         box(axes, 33, y, "", width=39, height=5, fill=PALE)
         axes.text(34, y + 2.5, plain(place), ha="left", va="center", fontsize=14)
     told = "; ".join(f"{seen}: {place}" for seen, place in places.items())
-    return finish(
-        canvas,
-        alt=f"What you see, and where to look. {told}.",
-        caption="Left: what you see. Right: where to look first.",
-    )
+    return finish(canvas, alt=f"What you see, and where to look. {told}.",
+        caption="Left: what you see. Right: where to look first.")  # fmt: skip
 
 
 def _broken_batches():

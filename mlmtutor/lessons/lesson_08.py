@@ -284,12 +284,9 @@ def label_weights(counts: Sequence[int]) -> Figure:
                 x += width
             said.append(f"{count} x {words}")
         told.append(f"{name.capitalize()}: {', '.join(said)}.")
-    return finish(
-        canvas,
-        alt=f"Blocks as wide as the weight of each label. {' '.join(told)}",
+    return finish(canvas, alt=f"Blocks as wide as the weight of each label. {' '.join(told)}",
         caption="One block for each label, as wide as its weight in the loss: dark the first "
-        "micro-batch, light the second.",
-    )
+        "micro-batch, light the second.")  # fmt: skip
 
 
 def labelled_only_cost(stored: Mapping[str, Any]) -> Figure:
@@ -311,9 +308,7 @@ def labelled_only_cost(stored: Mapping[str, Any]) -> Figure:
         axes.set(title=f"{key} a step", ylim=(0, 1.25 * max(dense)), xlim=(0, 0.5))
         axes.set_xticks(shares, [f"{share:.0%}" for share in shares])
         axes.set_xlabel("positions with a label", fontsize=12)
-    return finish(
-        canvas,
-        alt="Two pairs of lines, all positions above labelled ones. What all positions cost more: "
-        f"{', '.join(told)}.",
-        caption="A training step with logits at all positions, and at labelled positions alone.",
-    )
+    return finish(canvas, alt="Two pairs of lines, all positions above labelled ones. What all "
+        f"positions cost more: {', '.join(told)}.",
+        caption="A training step with logits at all positions, and at labelled positions alone."
+    )  # fmt: skip

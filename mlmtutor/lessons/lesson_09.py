@@ -151,12 +151,10 @@ def hidden_diagonal(tokens: Sequence[str], log_p: Sequence[float]) -> Figure:
         axes.barh(y + 0.25, -value * scale, 0.3, left=left, color=COLOURS["scored"])
         told.append(f"{label} {-value + 0.0:.2f}")
         axes.text(left + 0.06 - value * scale, y + 0.25, plain(told[-1]), va="center", fontsize=12)
-    return finish(
-        canvas,
-        alt=f"A table of {n} rows of the same {len(tokens)} tokens, with [MASK] moving down the "
-        f"diagonal. −log p at the end of the rows: {', '.join(told)}. They add up to {total:.2f}.",
-        caption="Each row hides one token, and that token is its only label.",
-    )
+    return finish(canvas, alt=f"A table of {n} rows of the same {len(tokens)} tokens, with [MASK] "
+        f"moving down the diagonal. −log p at the end of the rows: {', '.join(told)}. They add up "
+        f"to {total:.2f}.",
+        caption="Each row hides one token, and that token is its only label.")  # fmt: skip
 
 
 def pair_gaps(pairs: Sequence[Mapping[str, Any]]) -> Figure:
@@ -182,10 +180,8 @@ def pair_gaps(pairs: Sequence[Mapping[str, Any]]) -> Figure:
     axes.text(0.4, -0.75, "right sentence preferred", color=COLOURS["right"], fontsize=13)
     axes.text(-0.4, -0.75, "wrong one", ha="right", color=COLOURS["wrong"], fontsize=13)
     axes.set_xlabel("score of the right sentence less that of the wrong one (nats)", fontsize=12)
-    return finish(
-        canvas,
-        alt=f"One dot for each pair. The right sentence has the higher score in {', '.join(words)}."
-        f" Preferred though wrong: {' '.join(pair['bad'] for pair in misses) or 'none'}",
+    return finish(canvas, alt="One dot for each pair. The right sentence has the higher score in "
+        f"{', '.join(words)}. Preferred though wrong: "
+        f"{' '.join(pair['bad'] for pair in misses) or 'none'}",
         caption="How much the model prefers the right sentence of each pair. Squares: it prefers "
-        "the wrong one, which is written out below.",
-    )
+        "the wrong one, which is written out below.")  # fmt: skip

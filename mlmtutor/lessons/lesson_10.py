@@ -35,12 +35,9 @@ def timeline(releases: Sequence[Release], rows: Mapping[str, Sequence[str]]) -> 
                 colour=colour, fontsize=13)  # fmt: skip
         said = ", ".join(f"{values[starts[k]]} from {releases[starts[k]].version}" for k in marks)
         told.append(f"{title}: {said}.")
-    return finish(
-        canvas,
-        alt="What releases did. " + " ".join(told),
-        caption="At the top: the releases where something changes, with their months."
-        + "".join(colours_mean),
-    )
+    return finish(canvas, alt=f"What releases did. {' '.join(told)}",
+        caption="At the top: the releases where something changes, with their "
+        f"months.{''.join(colours_mean)}")  # fmt: skip
 
 
 def _meaning(word: str) -> tuple[str, str, str]:
