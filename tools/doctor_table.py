@@ -1,4 +1,4 @@
-"""Write docs/doctor.md: the table of codes, and measured causes, cures and false alarms.
+"""Write into docs/doctor.md the table of codes, and measured causes, cures and false alarms.
 
     python -m tools.doctor_table          the table, and figures over some 69,000 batches (an hour)
     python -m tools.doctor_table --table  the table alone; the figures stay
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests" / "doctor"))
 
 from corpus import DEFECTS, FAMILIES, RECIPES, broken_examples, cured, healthy_examples
 
-from mlmtutor.doctor import ALPHA, RULES, TRAINER_RULES
+from mlmtutor.doctor import RULES, TRAINER_RULES
 from mlmtutor.doctor import source as lint
 from tools import atomic
 
@@ -48,8 +48,8 @@ def linked(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def rows(rules: dict) -> list[str]:
-    """The lines of one table."""
+def rows(rules: dict) -> str:
+    """One table."""
     lines = [
         "| code | severity | what is wrong | symptom | source |",
         "| --- | --- | --- | --- | --- |",
@@ -58,46 +58,40 @@ def rows(rules: dict) -> list[str]:
         texts = (linked(text) for text in (rule.what, rule.symptom, rule.source))
         cells = [f"`{rule.code}`", rule.severity, *texts]
         lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    return "\n".join(lines)
 
 
 def table() -> str:
     """The part of the page that follows from the code."""
-    source = [
-        "| code | what is reported | fix | source |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| `{rule.code}` | {linked(rule.title)} | {linked(rule.fix)} | {linked(rule.source)} |"
-            for rule in lint.RULES
-        ),
-    ]
-    return "\n".join(
-        [
-            START,
-            "",
-            "## Batches: `diagnose`",
-            "",
-            "In the order in which they run. A rule is silent after a finding that explains what "
-            "it would see. `test_finding_and_fix` in `tests/doctor/test_findings.py` has a broken "
-            "batch for each code and runs its fix.",
-            "",
-            *rows(RULES),
-            "",
-            "## Trainers: `diagnose_trainer`",
-            "",
-            "`test_trainer_finding_and_fix` in `tests/doctor/test_trainer.py` does the same.",
-            "",
-            *rows(TRAINER_RULES),
-            "",
-            "## Source files: `mlmtutor doctor`",
-            "",
-            "Each rule has broken and healthy sources in `tests/doctor/test_source.py`.",
-            "",
-            *source,
-            "",
-            END,
-        ]
+    source = "\n".join(
+        f"| `{rule.code}` | {linked(rule.title)} | {linked(rule.fix)} | {linked(rule.source)} |"
+        for rule in lint.RULES
     )
+    return f"""{START}
+
+## Batches: `diagnose`
+
+In the order in which they run. A rule is silent after a finding that explains what it would see. \
+`test_finding_and_fix` in `tests/doctor/test_findings.py` has a broken batch for each code and \
+runs its fix.
+
+{rows(RULES)}
+
+## Trainers: `diagnose_trainer`
+
+`test_trainer_finding_and_fix` in `tests/doctor/test_trainer.py` does the same.
+
+{rows(TRAINER_RULES)}
+
+## Source files: `mlmtutor doctor`
+
+Each rule has broken and healthy sources in `tests/doctor/test_source.py`.
+
+| code | what is reported | fix | source |
+| --- | --- | --- | --- |
+{source}
+
+{END}"""
 
 
 def measured(rounds: int, healthy: int) -> str:
@@ -120,38 +114,34 @@ def measured(rounds: int, healthy: int) -> str:
     print(f"{time.perf_counter() - begin:.0f} s: {cures}")
     total, worst = rounds * len(DEFECTS), max(alarms.values())
     in_code = cures[True] + cures[False]
-    return "\n".join(
-        [
-            "The corpus of `tests/doctor/corpus.py` has made-up texts, "
-            f"{len(FAMILIES)} families of tokenizers (WordPiece, byte-level BPE, unigram, single "
-            "letters, and one token for padding and every end), 1 to 32 rows, padded and packed, "
-            "tensors, arrays and lists. Repeat the figures with `python -m tools.doctor_table`.",
-            "",
-            f"**False alarms**: batches with an error or a warning, of {healthy:,} healthy ones of "
-            f"each recipe. The worst is {worst / healthy:.2%}, at most "
-            f"{upper_bound(worst, healthy):.2%} at a confidence of 95 %.",
-            "",
-            "| recipe | false alarms |",
-            "| --- | --- |",
-            *(f"| {recipe} | {count} of {healthy:,} |" for recipe, count in alarms.items()),
-            "",
-            f"**Broken batches**: {len(kinds)} kinds, {rounds} batches of each.",
-            "",
-            "| figure | value |",
-            "| --- | --- |",
-            f"| the cause is the first finding | {named} of {total}, {named / total:.1%} |",
-            f"| it is the only error or warning | {alone} of {total}, {alone / total:.1%} |",
-            f"| kinds whose cause is named in every batch | {sum(map(all, kinds.values()))} of "
-            f"{len(kinds)} |",
-            f"| batches whose fix is code | {in_code} of {total}, {in_code / total:.1%} |",
-            f"| cured by that code: labels are the original ids | {cures[True]} of {in_code}, "
-            f"{cures[True] / in_code:.1%} |",
-            "",
-            "The defects are those in the list `DEFECTS` of that file, so the figures say how well "
-            "the rules hold across tokenizers, sizes, rates and seeds. They say nothing about "
-            "mistakes that nobody has listed.",
-        ]
-    )
+    counts = "\n".join(f"| {name} | {count} of {healthy:,} |" for name, count in alarms.items())
+    return f"""The corpus of `tests/doctor/corpus.py` has made-up texts, {len(FAMILIES)} families \
+of tokenizers (WordPiece, byte-level BPE, unigram, single letters, and one token for padding and \
+every end), 1 to 32 rows, padded and packed, tensors, arrays and lists. Repeat the figures with \
+`python -m tools.doctor_table`.
+
+**False alarms**: batches with an error or a warning, of {healthy:,} healthy ones of each recipe. \
+The worst is {worst / healthy:.2%}, at most {upper_bound(worst, healthy):.2%} at a confidence of \
+95 %.
+
+| recipe | false alarms |
+| --- | --- |
+{counts}
+
+**Broken batches**: {len(kinds)} kinds, {rounds} batches of each.
+
+| figure | value |
+| --- | --- |
+| the cause is the first finding | {named} of {total}, {named / total:.1%} |
+| it is the only error or warning | {alone} of {total}, {alone / total:.1%} |
+| kinds whose cause is named in every batch | {sum(map(all, kinds.values()))} of {len(kinds)} |
+| batches whose fix is code | {in_code} of {total}, {in_code / total:.1%} |
+| cured by that code: labels are the original ids | {cures[True]} of {in_code}, \
+{cures[True] / in_code:.1%} |
+
+The defects are those in the list `DEFECTS` of that file, so the figures say how well the rules \
+hold across tokenizers, sizes, rates and seeds. They say nothing about mistakes that nobody has \
+listed."""
 
 
 def upper_bound(alarms: int, trials: int) -> float:
@@ -165,63 +155,6 @@ def upper_bound(alarms: int, trials: int) -> float:
     return high
 
 
-INTRODUCTION = f"""# What the label doctor finds
-
-```python
-from mlmtutor import diagnose
-
-print(diagnose(collator(rows), tokenizer, model))
-```
-
-It reads a batch, never changes it, runs no model and never raises on what it finds. A finding has
-a stable code, a severity and the positions. An **error** means that the loss is wrong or that the
-model crashes, a **warning** that this is probably not what was meant. `.ok` is true without either,
-and if all that was asked for could be checked: a tokenizer that isn't one, or a rule that could not
-read the batch, makes it false. `.raise_for_errors()` raises a `ValueError` with the errors.
-
-A fix stands in backticks only if it was run on a copy of the batch first, and the finding was gone.
-In it `original` is the ids of the batch before masking. Where no code can cure, it is in words.
-
-**Recipes.** Rates and shares are tested against the recipe that is known, and are an info
-otherwise: masked diffusion, MaskGIT, RetroMAE or MacBERT have others on purpose. Pass yours:
-`diagnose(batch, tokenizer, policy=MaskingPolicy(select=0.15, mask=0.8, random=0.1))`. The collator
-of transformers tells its own to `CheckedCollator`.
-
-`CheckedCollator(collator, tokenizer)` does this to the first two batches of a training, raises
-errors and logs warnings once. `diagnose_trainer(trainer)` looks at a Trainer before it starts, and
-leaves it as it was. `python -m mlmtutor doctor FOLDER` reads source files, and `--format github`
-marks the lines in a pull request.
-
-**Packed rows** are read: `position_ids`, `cu_seqlens`, attention masks of three and four dimensions
-and `BlockMask`. Whether two texts in one row may look at each other is yours to decide.
-`DataCollatorWithFlattening` copies the ids into the labels, as for a causal model, unless the rows
-come with labels: mask before you pack.
-
-A rule of your own takes one function:
-
-```python
-from mlmtutor.doctor import RULES, Problem, rule
-
-
-@rule("too-few", "warning", needs=("labels",))
-def too_few(case):
-    if case.scored.sum() < 3:
-        return Problem("fewer than 3 labels", "use longer texts", case.scored)
-
-
-del RULES["too-few"]  # and it is gone
-```
-
-## How often it is wrong
-
-Each statistical rule asks for the exact binomial probability of what it sees, and speaks below
-{ALPHA:g}; a few short sentences cannot reach that. What is drawn together counts once: a span, or a
-whole word. With a known recipe three rules test rates and shares, in both directions; without one
-`never-replaced`, `everything-labelled`, `same-mask-rows`, `same-mask-epochs`, `whole-rows`,
-`one-answer`, `word-without-space`, `constant-replacement` and `random-special` remain.
-"""
-
-
 def main() -> int:
     """Write or check the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -230,21 +163,17 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12, help="batches for each defect")
     parser.add_argument("--healthy", type=int, default=3000, help="batches of each recipe")
     options = parser.parse_args()
+    page = PAGE.read_text()
     if options.check:
-        page = PAGE.read_text() if PAGE.exists() else ""
-        current = table() in page and INTRODUCTION in page
-        print(
-            "docs/doctor.md is current" if current else "run python -m tools.doctor_table --table"
-        )
+        current = table() in page
+        print(f"docs/doctor.md is {'current' if current else 'old: --table writes it'}")
         return not current
     torch.set_num_threads(1)
-    if options.table:
-        figures = PAGE.read_text().partition("The corpus of ")[2].partition(START)[0]
-        figures = "The corpus of " + figures.rstrip()
-    else:
+    text, begin, rest = page.partition("The corpus of ")
+    figures = begin + rest.partition(START)[0].rstrip()
+    if not options.table:
         figures = measured(options.rounds, options.healthy)
-    parts = [INTRODUCTION, figures, "", table(), ""]
-    atomic.write(PAGE, "\n".join(parts))
+    atomic.write(PAGE, f"{text}{figures}\n\n{table()}\n")
     return 0
 
 

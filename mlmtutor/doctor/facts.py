@@ -155,10 +155,6 @@ class Case:
             "rows_out": "neither a tokenizer nor a model given",
         }.get(need)
 
-    def asked(self, need: str) -> bool:
-        """Whether the user gave what should have had the attribute: then it was asked for."""
-        return need == "mask_id" and self.tokenizer is not None
-
     def raw(self, key: str) -> Any:
         """Return what the batch holds under ``key``, or ``None``."""
         try:
@@ -294,18 +290,20 @@ class Case:
             return None
         return visible
 
-    @cached_property
-    def rows_in(self) -> int | None:  # noqa: D102
+    def _rows_of(self, table: str) -> int | None:
         try:
-            return int(self.model.get_input_embeddings().weight.shape[0])
+            return int(getattr(self.model, table)().weight.shape[0])
         except Exception:
             return None
 
     @cached_property
+    def rows_in(self) -> int | None:  # noqa: D102
+        return self._rows_of("get_input_embeddings")
+
+    @cached_property
     def rows_out(self) -> int | None:  # noqa: D102
-        try:
-            return int(self.model.get_output_embeddings().weight.shape[0])
-        except Exception:
+        rows = self._rows_of("get_output_embeddings")
+        if rows is None:
             rows = get(get(self.model, "config"), "vocab_size")
         if rows is not None:
             return rows if isinstance(rows, int) else None

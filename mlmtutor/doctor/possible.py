@@ -28,8 +28,10 @@ def half_resized(case: Case) -> Problem | None:
         sizes = {"reads": case.rows_in, "scores": len(head.weight)}
     except Exception:
         return None
-    if isinstance(get(head, "bias"), torch.Tensor):
-        sizes["biases"] = len(head.bias)
+    for module in case.model.modules():
+        bias = get(module, "bias") if head in (module, *module.children()) else None
+        if isinstance(bias, torch.Tensor):
+            sizes["biases"] = len(bias)
     if len(set(sizes.values())) == 1:
         return None
     parts = ", ".join(f"{name} {size}" for name, size in sizes.items())

@@ -36,8 +36,8 @@ class Finding:
         message: what was found, how many times, and where.
         fix: what to write instead. Code in backticks was run on a copy of the batch first, and the
             finding was gone. It runs where ``batch`` is the batch, ``original`` its ids before
-            masking, and ``tokenizer``, ``model``, ``torch``, ``mask_tokens`` what their names say.
-            Where no code cures it, the fix is said in words.
+            masking, ``texts`` and ``word_ids`` those of your tokenizing, and the other names what
+            they say. Where no code cures it, the fix is said in words.
         positions: the (row, column) of each, in reading order.
         batches: which batches have it, where a list of batches was diagnosed.
     """
@@ -225,7 +225,7 @@ def rule(
         A decorator that returns the function unchanged.
 
     Raises:
-        TypeError: the code is not a text, or ``needs`` or ``unless`` is not a list of texts.
+        TypeError: ``needs`` or ``unless`` is not a list of texts.
         ValueError: the severity is unknown, or the code is one of mlmtutor's own.
 
     Example:
@@ -241,8 +241,6 @@ def rule(
     """
     if severity not in ("error", "warning", "info"):
         raise ValueError(f"severity must be error, warning or info, but is {severity!r}.")
-    if not isinstance(code, str):
-        raise TypeError(f"code must be a str, but is a {type(code).__name__}.")
     for name, words in (("needs", needs), ("unless", unless)):
         if not isinstance(words, list | tuple) or not all(isinstance(w, str) for w in words):
             raise TypeError(f"{name} must be a list or tuple of str, but is {words!r}.")
@@ -285,7 +283,7 @@ def run_rules(table: Mapping[str, Rule], case: Any) -> Diagnosis:
         try:
             missing = next((need for need in item.needs if getattr(case, need) is None), None)
             problem = item.function(case) if missing is None else case.why_not(missing)
-            asked = missing is None or case.asked(missing)
+            asked = missing is None or (missing == "mask_id" and case.tokenizer is not None)
         except Exception as error:  # a batch may hold anything, and a rule may be a reader's
             problem, asked = f"the rule failed with {type(error).__name__}: {error}", True
         if isinstance(problem, str):

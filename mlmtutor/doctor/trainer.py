@@ -51,10 +51,6 @@ class TrainerCase:
         """Say why an attribute is ``None``."""
         return "the trainer has no eval_dataset" if need == "eval_sets" else None
 
-    def asked(self, need: str) -> bool:
-        """Whether an attribute that is ``None`` should be there."""
-        return False
-
     @cached_property
     def eval_batches(self) -> dict[str, list[Any]]:
         """The first batch of each evaluation set, twice, as two evaluations would draw it."""

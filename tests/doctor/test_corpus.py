@@ -4,7 +4,7 @@ import pytest
 import transformers
 from corpus import DEFECTS, RECIPES, broken_examples, cured, healthy_examples
 
-from mlmtutor.doctor import RULES, diagnose
+from mlmtutor.doctor import ALPHA, RULES, diagnose
 from tools import doctor_table
 
 BROKEN = list(broken_examples(rounds=2, first_seed=270_000))
@@ -51,3 +51,4 @@ def test_whole_rows_are_what_transformers_makes_of_deberta():
 def test_docs_follow_from_the_code(monkeypatch):
     monkeypatch.setattr("sys.argv", ["doctor_table.py", "--check"])
     assert doctor_table.main() == 0, "run python -m tools.doctor_table --table"
+    assert f"speaks below\n{ALPHA:g};" in doctor_table.PAGE.read_text()

@@ -471,6 +471,14 @@ def test_model_class_reads_the_table_of_transformers(name):
         assert diagnose(replaced, TOKENIZER, small(name)).ok == right
 
 
+def test_half_resized_reads_the_bias_beside_the_head():
+    model = small("EsmForMaskedLM", pad_token_id=1, mask_token_id=MASK, token_dropout=False)
+    batch, _ = healthy()
+    assert diagnose(batch, TOKENIZER, model).ok
+    model.esm.resize_token_embeddings(V + 2, mean_resizing=False)  # its head is tied, its bias not
+    assert diagnose(batch, TOKENIZER, model).codes == ("half-resized",)
+
+
 def test_labels_misnamed_knows_models_with_two_tasks():
     batch, _ = healthy(count=24)
     sentence = labelled(rename(batch, "mlm_labels"), torch.zeros(24).long())
