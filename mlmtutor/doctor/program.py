@@ -91,7 +91,7 @@ class Program:
         self.items: dict[str, list[tuple[str, ast.expr, ast.AST]]] = {}  # batch["labels"] = ...
         self.definitions: dict[str, ast.AST] = {}
         self.parameters: set[str] = set()
-        self.called: dict[str, list[ast.Call]] = {}
+        self.calls: list[ast.Call] = []
         stack: list[ast.AST] = [ast.Module(body=body, type_ignores=[])]
         while stack:  # no recursion: a tree may be deeper than Python's stack
             self.nodes.append(node := stack.pop())
@@ -104,17 +104,16 @@ class Program:
         foreign = (self.words | self.origins.keys()) - self.definitions.keys()
         self.models = {self.kind_of_class(name) for name in foreign} - {""}
         self.has_masked = "masked" in self.models
-        collators = self.called.get("DataCollatorForLanguageModeling", [])
-        self.collates = any(self.masks(call) is not False for call in collators)
-        every = (call for calls in self.called.values() for call in calls)
-        self.trainers = [call for call in every if self.class_called(call.func) == "Trainer"]
-        given = {last(one) or last(getattr(one, "func", None)) for call in self.trainers
-                 for one in self.meant(self.argument(call, "data_collator", 2))}  # fmt: skip
-        models = [self.kinds(self.argument(call, "model", 0)) for call in self.trainers]
+        self.collates = any(self.masks(call) is not False
+                            for call in self.called("DataCollatorForLanguageModeling"))  # fmt: skip
+        trainers = [call for call in self.calls if self.class_called(call.func) == "Trainer"]
+        self.trainers = [(c, self.kinds(self.argument(c, "model", 0))) for c in trainers]
+        collators = {last(one) or last(getattr(one, "func", None)) for call in trainers
+                     for one in self.meant(self.argument(call, "data_collator", 2))}  # fmt: skip
         self.computes = self.definitions.keys() & {"compute_loss", "training_step"}  # its own loss
-        self.trains = {"masked"} in models and not self.computes
+        self.trains = not self.computes and any(kinds == {"masked"} for _, kinds in self.trainers)
         hides = any(named("hides", name) for name in self.words if name.isidentifier())
-        self.unmasked = self.trains and not hides and given <= set(WORDS["pads"])
+        self.unmasked = self.trains and not hides and collators <= set(WORDS["pads"])
 
     def _learn(self, node: ast.AST) -> None:
         match node:
@@ -130,7 +129,7 @@ class Program:
             case ast.arg():
                 self.parameters.add(node.arg)
             case ast.Call():
-                self.called.setdefault(last(node.func), []).append(node)
+                self.calls.append(node)
             case ast.Assign() | ast.AnnAssign(value=ast.expr()) | ast.NamedExpr():
                 for target in getattr(node, "targets", None) or [node.target]:  # type: ignore[union-attr]
                     for one, part in assigned(target, node.value):
@@ -140,18 +139,32 @@ class Program:
                             items = self.items.setdefault(dotted(one.value), [])
                             items.append((last(one), value, value))
 
+    def called(self, name: str) -> list[ast.Call]:
+        """The calls of something, by its last name."""
+        return [call for call in self.calls if last(call.func) == name]
+
+    def lineage(self, name: str) -> tuple[list[ast.ClassDef], str]:
+        """The classes of this file that a class is made of, and the first one from elsewhere."""
+        own: list[ast.ClassDef] = []
+        while isinstance(found := self.definitions.get(name), ast.ClassDef) and found not in own:
+            own.append(found)
+            name = dotted(found.bases[0]) if found.bases else ""
+        return own, name
+
     def class_called(self, function: ast.expr) -> str:
         """The class of transformers that is called, also through a class of this file."""
-        name = dotted(function)
-        own = self.definitions.get(name)
-        if isinstance(own, ast.ClassDef):
-            changed = any(getattr(n, "name", "") == "__init__" or isinstance(n, ast.AnnAssign)
-                          for n in own.body)  # fmt: skip
-            same = not own.bases or dotted(own.bases[0]) == name
-            return "" if changed or same else self.class_called(own.bases[0])
+        own, name = self.lineage(dotted(function))
+        parts = [part for one in own for part in one.body]
+        if any(getattr(p, "name", "") == "__init__" or isinstance(p, ast.AnnAssign) for p in parts):
+            return ""  # with arguments of its own
         origin = self.origin(name)
-        star = not origin and self.origins.get("*") == "transformers.*"
-        return name if star else origin.rpartition(".")[2] * origin.startswith("transformers.")
+        if (
+            not origin
+            and name not in self.definitions
+            and self.origins.get("*") == "transformers.*"
+        ):
+            return name
+        return origin.rpartition(".")[2] * origin.startswith("transformers.")
 
     def block(self, node: ast.stmt) -> tuple[ast.AST, bool]:
         """The statement around one, and whether it stands under its ``else``."""
@@ -209,12 +222,9 @@ class Program:
 
     def kind_of_class(self, name: str) -> str:
         """``masked``, ``causal`` or ``other`` (another model); empty for what is no model."""
-        bases: list[ast.AST] = []  # of this file
-        while isinstance(own := self.definitions.get(name), ast.ClassDef) and own not in bases:
-            if any(getattr(part, "name", "") == "forward" for part in own.body):
-                return "other"  # with labels of its own
-            bases.append(own)
-            name = dotted(own.bases[0]) if own.bases else ""
+        bases, name = self.lineage(name)
+        if any(getattr(part, "name", "") == "forward" for one in bases for part in one.body):
+            return "other"  # with labels of its own
         origin = self.origin(name)
         short = (origin or name).rpartition(".")[2]
         if name in self.definitions or named("any", short):

@@ -164,14 +164,12 @@ class Recipe:
 
     def _constant(self, node: ast.AST | None) -> object:
         """A number or ``pad``, also that which a list or a tensor is full of; ``None``: neither."""
-        if (value := number(node)) is not None:
+        known = self.program.values(node) if isinstance(node, ast.Name) else [node]
+        if len(known) == 1 and (value := number(known[0])) is not None:
             return value
         if special := re.search(r"(pad(_?token)?_?(id|idx|index)$)|ignore", last(node), re.I):
             return "pad" if special[1] else -100
         match node:
-            case ast.Name():
-                known = self.program.values(node)
-                return number(known[0]) if len(known) == 1 else None
             case ast.List(elts=[one]) | ast.ListComp(elt=one):
                 return self._constant(one)
             case ast.BinOp(ast.List() as start, ast.Mult()):  # [0] * missing
@@ -315,20 +313,23 @@ class Recipe:
                 given = words.get("input_ids") or next(iter(node.args), None)
                 seen = self._value(given) if given else self._get(f"{star}.input_ids")
                 self._judge(labels, seen, words.get(key) or labels.place or node, called=True)
-            elif labels and not kinds:
-                self.given[key] = labels, node
         if name[:1].isupper() and not re.search("loss|entropy", name, re.I):
-            self._give(node.args)  # TensorDataset(ids, labels)
-        if name == "fill_" and owner:
-            self._get(owner).written = {self._constant(node): node}
-        if name in ("masked_fill_", "append", "index_fill_", "extend") and node.args and owner:
-            test = node.args[0] if name == "masked_fill_" else ast.Constant(0)
-            inner = self._value(node.args[-1]) if name == "append" else None
-            self._store(self._get(owner), test, node.args[-1], node)
-            fills = {} if inner is None else inner.written
-            self._get(owner).written |= {k: fills[k] for k in fills.keys() & {0, -1, "pad"}}
-        for part in node.args if name == "update" and owner else ():
-            self._bind_items(owner, part)
+            self._give([*node.args, *words.values()])  # TensorDataset(ids, labels)
+        if not owner or not node.args:
+            return
+        value = node.args[-1]
+        match name:
+            case "fill_":
+                self._get(owner).written = {self._constant(value): node}
+            case "update":
+                self._bind_items(owner, value)
+            case "masked_fill_":
+                self._store(self._get(owner), node.args[0], value, node)
+            case "append" | "extend" | "index_fill_":
+                inner = self._value(value) if name == "append" else None
+                self._store(self._get(owner), ast.Constant(0), value, node)
+                fills = inner.written if inner else {}
+                self._get(owner).written |= {k: fills[k] for k in fills.keys() & {0, -1, "pad"}}
 
     # What is wrong
 

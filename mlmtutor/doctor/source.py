@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlmtutor.doctor.program import (
     FUNCTIONS,
@@ -37,16 +37,6 @@ SUFFIXES = (".py", ".ipynb")
 SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist"}
 IMPORTS = re.compile(rb"(^|\\n|\")[ \t]*(from|import)[ \t]+transformers\b", re.M)  # also in JSON
 CELL = 10_000_000  # is added to the lines of a notebook, once for each cell and the one before
-
-
-class Rule(NamedTuple):
-    """One thing that is looked for, and what is said of it."""
-
-    code: str
-    severity: str
-    title: str
-    fix: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +69,7 @@ class Report:
     unusable: tuple[str, ...]  # paths that are no program and hold none
 
 
-RULES = tuple(Rule(code, **rule) for code, rule in table("source.toml").items())
+RULES: dict[str, dict[str, str]] = table("source.toml")  # what is said of each mistake
 Found = tuple[str, ast.AST | None] | tuple[str, ast.AST, str, str]  # code, place; message, fix
 
 
@@ -185,10 +175,10 @@ def _is_guarded(program: Program, node: ast.AST) -> bool:
 def _hand_spelled(program: Program) -> Iterator[Found]:
     """A mask token in a text that is given to a tokenizer of another family."""
     given = [value for _, value in program.bound.get("mask_token", [])]  # tokenizer.mask_token
-    added = " ".join(map(ast.unparse, program.called.get("add_special_tokens", [])))
+    added = " ".join(map(ast.unparse, program.called("add_special_tokens")))
     if "mask_token" in added or any(isinstance(value, ast.Constant) for value in given):
         return
-    for call in itertools.chain(*program.called.values()):
+    for call in program.calls:
         encodes = named("encodes", last(call.func))
         tokenizer = getattr(call.func, "value", call.func) if encodes else call.func
         families = {_family(made) for made in program.meant(tokenizer)}
@@ -218,9 +208,8 @@ def _family(value: ast.expr) -> str:
 def _trainers(program: Program) -> Iterator[Found]:
     """``Trainer``: the model, its collator, its labels and its metric belong together."""
     labelled = any(is_labels(name) for name in program.words if name.isidentifier())
-    tokenizes = any(re.search(r"tok\w*$", name, re.I) for name in program.called)
-    for call in program.trainers:
-        kinds = program.kinds(program.argument(call, "model", 0))
+    tokenizes = any(re.search(r"tok\w*$", last(call.func), re.I) for call in program.calls)
+    for call, kinds in program.trainers:
         given = program.argument(call, "data_collator", 2)
         made = {last(one.func): one for one in program.meant(given) if isinstance(one, ast.Call)}
         masker = made.get("DataCollatorForLanguageModeling")
@@ -255,7 +244,7 @@ def _metric(function: Any) -> Iterator[Found]:
 
 def _half_resized(program: Program) -> Iterator[Found]:
     """``model.bert.resize_token_embeddings``: a part of a model, not the model."""
-    for call in program.called.get("resize_token_embeddings", []):
+    for call in program.called("resize_token_embeddings"):
         part = getattr(call.func, "value", None)
         whole = part.value if isinstance(part, ast.Attribute) and part.attr != "module" else None
         if program.kinds(whole) == {"masked"}:
@@ -294,7 +283,6 @@ def lint_source(
         return []
     notes = [] if unread is None else unread
     body: list[ast.stmt] = []
-    rules = {rule.code: rule for rule in RULES}
     findings: dict[tuple[int, int, str], LintFinding] = {}
     try:
         cells = _cells(source) if path.endswith(".ipynb") else [(-1, source)]
@@ -314,11 +302,11 @@ def lint_source(
         notes.append(f"{path}: {error}")
         return []
     for code, place, *said in found:
-        at, column, rule = getattr(place, "lineno", 1), getattr(place, "col_offset", 0), rules[code]
+        at, column, rule = getattr(place, "lineno", 1), getattr(place, "col_offset", 0), RULES[code]
         cell, line = divmod(at, CELL)
-        texts = [text.replace("``", "`") for text in said or (rule.title, rule.fix)]
+        texts = [text.replace("``", "`") for text in said or (rule["title"], rule["fix"])]
         position = path, line, column + 1, cell - 1 if cell else None
-        findings[at, column, code] = LintFinding(*position, code, rule.severity, *texts)
+        findings[at, column, code] = LintFinding(*position, code, rule["severity"], *texts)
     return [findings[key] for key in sorted(findings)]
 
 
