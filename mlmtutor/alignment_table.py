@@ -63,17 +63,9 @@ class Alignment:
             if len(self.blocks) > 1:
                 parts.append(translated(block.title))
             if block.lines:
-                parts.append(
-                    tabulate(
-                        [
-                            [translated(name), *(c.text for c in cells)]
-                            for name, cells in block.lines
-                        ],
-                        tablefmt="plain",
-                        disable_numparse=True,
-                        colalign=["right"] + ["center"] * len(block.lines[0][1]),
-                    )
-                )
+                rows = [[translated(name), *(c.text for c in cells)] for name, cells in block.lines]
+                sides = ["right"] + ["center"] * len(block.lines[0][1])
+                parts.append(tabulate(rows, (), "plain", colalign=sides, disable_numparse=True))
         return "\n".join([*parts, translated(self.summary)])
 
     __repr__ = __str__
@@ -148,11 +140,10 @@ def alignment(
         for name in ("input_ids", "labels", "attention_mask")
         if name == "input_ids" or batch.get(name) is not None
     }
-    shape = given["input_ids"].shape
+    shape, cause = given["input_ids"].shape, "one value for each position, special tokens included."
     if len(shape) not in (1, 2):
         raise ValueError(f"input_ids must have shape (n,) or (batch, n), but has {tuple(shape)}.")
     for name, tensor in given.items():
-        cause = "one value for each position, special tokens included."
         require_same_shape(name, tensor, "input_ids", shape, cause)
     vocabulary = len(tokenizer)
     if logits is not None:
@@ -302,14 +293,12 @@ def _summary(
             None,
         )
     text = f"{of_all} {'is' if count == 1 else 'are'} scored (✓)"
-    where = ""
-    if 0 < count <= 6:
-        places = scored.nonzero().tolist()
-        if is_batch:
-            where = ", ".join(f"row {row} position {position}" for row, position in places)
-        else:
-            where = "position " if count == 1 else "positions "
-            where += ", ".join(str(position) for _, position in places)
+    places = scored.nonzero().tolist() if count <= 6 else []
+    if is_batch:
+        where = ", ".join(f"row {row} position {position}" for row, position in places)
+    else:
+        where = ", ".join(str(position) for _, position in places)
+        where = where and f"position{'' if count == 1 else 's'} {where}"
     if losses is None:
         return f"{text}: {where}." if where else f"{text}.", None
     loss = float(losses[scored].mean())

@@ -1,14 +1,11 @@
 """Lesson 00: compare what is installed with what the lessons need."""
 
 import importlib.metadata
-import platform
 import re
-from typing import TYPE_CHECKING
+from platform import python_version
+from typing import Any
 
 from mlmtutor.model import TUTOR_FOLDER, verify_files
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
 
 
 def check_environment() -> bool:
@@ -44,25 +41,18 @@ def check_environment() -> bool:
     if wrong:
         print("\n".join(wrong))
     else:
-        packages = (
-            f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers")
-        )
-        print(
-            f"OK: Python {platform.python_version()}, {', '.join(packages)}, "
-            "and the embedded model as it was shipped."
-        )
+        here = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("torch", "transformers"))
+        print(f"OK: Python {python_version()}, {here}, and the embedded model as it was shipped.")
     return not wrong
 
 
-def _problem(requirement: "Requirement") -> str | None:
+def _problem(requirement: Any) -> str | None:
     """Return what is wrong with one requirement here, or ``None``."""
+    install = f"pip install '{requirement.name}{requirement.specifier}'"
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
-        return f"{requirement.name}: pip install '{requirement.name}{requirement.specifier}'"
+        return f"{requirement.name}: {install}"
     if requirement.specifier.contains(version, prereleases=True):
         return None
-    return (
-        f"{requirement.name} {version} is here, {requirement.specifier} is needed: "
-        f"pip install '{requirement.name}{requirement.specifier}'"
-    )
+    return f"{requirement.name} {version} is here, {requirement.specifier} is needed: {install}"

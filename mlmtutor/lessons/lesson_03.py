@@ -70,14 +70,12 @@ def judge_labels(answer, original, selected):
         shape = {
             "Your two tensors are in the wrong order: return the corrupted ids first, the labels "
             "second.": torch.equal(corrupted, right),
-            "Only positions that hold [MASK] have a label. Random and kept tokens are scored too: "
-            "make the labels from `selected`.": torch.equal(
-                labels, torch.where(corrupted == MASK_ID, original, -100)
-            ),
-            "Your labels hold what the model sees. A label is the original id: take it from "
-            "`input_ids`, before anything is replaced.": torch.equal(
-                labels[selected], corrupted[selected]
-            ),
+            "Only positions that hold [MASK] have a label. Random and kept tokens are "
+            "scored too: make the labels from "
+            "`selected`.": torch.equal(labels, torch.where(corrupted == MASK_ID, original, -100)),
+            "Your labels hold what the model sees. A label is the original id: take it "
+            "from `input_ids`, before anything is "
+            "replaced.": torch.equal(labels[selected], corrupted[selected]),
             "Your labels are the wrong way round: -100 stands where a token is selected.": bool(
                 (labels[selected] == -100).all()
             ),
@@ -116,10 +114,9 @@ def judge_shares(corrupted, original, selected, mask, random):
         "`torch.rand(input_ids.shape)`.": bool(((by_row == 0) | (by_row == 1)).all()),
         f"{masked:.1%} of the selected tokens became [MASK], and it should be {mask:.0%} of "
         "them.": not close(masked, mask),
-        f"{changed:.1%} of the selected tokens became random ones: that is `random` of the rest. "
-        "A coin that is tossed for the rest is random / (1 - mask).": close(
-            changed, (1 - mask) * random
-        ),
+        f"{changed:.1%} of the selected tokens became random ones: that is `random` of the rest. A "
+        "coin that is tossed for the rest is random / (1 - "
+        "mask).": close(changed, (1 - mask) * random),
         f"{changed:.1%} of the selected tokens became random ones: half of the rest, whatever "
         "`random` is. The coin of 0.5 belongs to 80/10/10 alone.": close(changed, (1 - mask) / 2),
         "every selected token that isn't [MASK] became a random one. The share "

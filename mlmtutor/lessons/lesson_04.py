@@ -150,8 +150,8 @@ def three_rows(logits: torch.Tensor, labels: Sequence[int], words: Sequence[str]
         texts = [f"{chance:.2f}" for chance in chances]
         cells(axes, 8, y, texts, looks, width=10.4, height=4.8, gap=0.6, size=14)
         ink = COLOURS["scored" if label >= 0 else "ignored"]
-        texts = [(3.5, f"row {row}"), (44, label), (58, loss)]
-        notes(axes, *((x, y + 2.4, text, ink) for x, text in texts), ha="center", size=14)
+        marks = (3.5, f"row {row}"), (44, label), (58, loss)
+        notes(axes, *((x, y + 2.4, mark, ink) for x, mark in marks), ha="center", size=14)
         told.append(f"row {row}, label {label}: {loss}")
     mean = f"{sum(losses):.4f} / {len(losses)} = {sum(losses) / len(losses):.4f}"
     notes(axes, (66, 23, f"mean: {mean}"), ha="right", size=15)

@@ -275,18 +275,10 @@ def new_model():
     from transformers import BertConfig, BertForMaskedLM
 
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=V,
-        hidden_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=16,
-        initializer_range=0.12,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    model = BertForMaskedLM(config)
+    small: dict[str, Any] = {"vocab_size": V, "hidden_size": 48, "intermediate_size": 64}
+    small |= {"num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 16}
+    small |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = BertForMaskedLM(BertConfig(**small, initializer_range=0.12))
     return model, torch.optim.AdamW(model.parameters(), lr=5e-3)
 
 

@@ -181,7 +181,6 @@ def pair_gaps(pairs: Sequence[Mapping[str, Any]]) -> Figure:
     axes.text(-0.4, -0.75, "wrong one", ha="right", color=COLOURS["wrong"], fontsize=13)
     axes.set_xlabel("score of the right sentence less that of the wrong one (nats)", fontsize=12)
     return finish(canvas, alt="One dot for each pair. The right sentence has the higher score in "
-        f"{', '.join(words)}. Preferred though wrong: "
-        f"{' '.join(pair['bad'] for pair in misses) or 'none'}",
+f"{', '.join(words)}. Preferred though wrong: {' '.join(pair['bad'] for pair in misses) or 'none'}",
         caption="How much the model prefers the right sentence of each pair. Squares: it prefers "
         "the wrong one, which is written out below.")  # fmt: skip
