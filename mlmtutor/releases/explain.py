@@ -3,6 +3,7 @@
 import functools
 import importlib.resources
 import re
+import textwrap
 import tomllib
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,11 @@ class Explanation:
             "do": self.fix,
             "see": ", ".join(self.threads),
         }
-        return "\n".join(f"{translated(name):8} {part}" for name, part in parts.items() if part)
+        wrap = functools.partial(textwrap.fill, width=88, subsequent_indent=" " * 9)
+        given = (f"{translated(name):8} {part}" for name, part in parts.items() if part)
+        return "\n".join(
+            wrap(line, break_long_words=False, break_on_hyphens=False) for line in given
+        )
 
 
 def explain_error(error: BaseException | str) -> Explanation:
