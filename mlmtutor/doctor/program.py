@@ -111,7 +111,8 @@ class Program:
         collators = {last(one) or last(getattr(one, "func", None)) for call in trainers
                      for one in self.meant(self.argument(call, "data_collator", 2))}  # fmt: skip
         self.computes = self.definitions.keys() & {"compute_loss", "training_step"}  # its own loss
-        self.trains = not self.computes and any(kinds == {"masked"} for _, kinds in self.trainers)
+        masked = [kinds == {"masked"} for _, kinds in self.trainers]
+        self.trains = any(masked) and self.models == {"masked"} and not self.computes
         hides = any(named("hides", name) for name in self.words if name.isidentifier())
         self.unmasked = self.trains and not hides and collators <= set(WORDS["pads"])
 

@@ -91,10 +91,13 @@ class Recipe:
 
     def _give(self, parts: list[ast.expr]) -> None:
         """To the caller, or to a dataset: ``ids, torch.tensor(labels)``."""
-        for path in (dotted(node) for part in parts for node in ast.walk(part)):
-            if path and path not in self.program.origins:
-                ids = self._get(path)
-                self.given[path.rpartition(".")[2]] = ids, ids.place or parts[0]
+        for part in parts:
+            inner: Any = part
+            while isinstance(inner, ast.Call) and last(inner.func) in COPY:
+                inner = next(iter(self._arguments(inner)[2]), None)
+            names = [n.id for n in ast.walk(inner or part) if isinstance(n, ast.Name)]
+            if name := dotted(inner) or next(filter(is_labels, names), ""):
+                self.given[name.rpartition(".")[2]] = self._value(inner), part
 
     # What an expression holds
 
@@ -121,8 +124,10 @@ class Recipe:
             case ast.Attribute(value=ast.Call() as call) | ast.Subscript(value=ast.Call() as call):
                 return Ids(self._text(call))  # tokenizer(text)["input_ids"]
             case ast.Subscript(value=whole, slice=part):
-                base, text = self._value(whole), ast.unparse(part)
-                return base and (base if text == ":" else Ids((base.root, text), base.version))
+                if (base := self._value(whole)) and (text := ast.unparse(part)) != ":":
+                    mask = {key: base.written[key] for key in base.written.keys() & {"mask"}}
+                    return Ids((base.root, text), base.version, mask)
+                return base and base.copied(node)
             case ast.List(elts=[one]) if self._constant(one) is None:
                 return (inner := self._value(one)) and inner.copied(node)
             case ast.ListComp(elt=ast.IfExp(test, yes, no), generators=[loop, *_]):
