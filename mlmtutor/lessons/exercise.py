@@ -31,6 +31,11 @@ CHANGED = (
     "Work on a copy (`.clone()`, `torch.where`, `masked_fill`, `row + [...]`)."
 )
 
+CHANGED_KEYS = (
+    "Your function changes the dictionary that it was given, and the caller loses it. "
+    "Make a new one: `new = dict(given)`."
+)
+
 
 class WrongAnswer(AssertionError):
     """The answer to an exercise is wrong; the message says how."""
@@ -184,13 +189,9 @@ def call(
         wrong.frames = "".join(traceback.format_list(frames)).splitlines()
         raise wrong from error
     for one, other in zip(given, case or (), strict=False):
-        if isinstance(other, dict) and one.keys() != other.keys():
-            raise WrongAnswer(
-                "Your function changes the dictionary that it was given, and the caller loses it. "
-                "Make a new one: `new = dict(given)`."
-            )
-    if case is not None and not all(map(same, given, case)):
-        raise WrongAnswer(CHANGED)
+        if not same(one, other):
+            keys = isinstance(other, dict) and one.keys() != other.keys()
+            raise WrongAnswer(CHANGED_KEYS if keys else CHANGED)
     return found
 
 

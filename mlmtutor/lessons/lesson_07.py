@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from mlmtutor.doctor import RULES, Diagnosis, Problem, diagnose, rule
 from mlmtutor.figure import COLOURS, PALE, Figure, arrow, box, drawing, finish, plain
-from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise
+from mlmtutor.lessons.exercise import CHANGED_KEYS, ByHand, WrongAnswer, exercise
 from mlmtutor.lessons.lesson_06 import quiet_trainer
 from mlmtutor.loss import masked_lm_loss
 from mlmtutor.model import load_tutor
@@ -138,8 +138,7 @@ check_repair_batch.wrong |= {
     "The kept token at (1, 4) has lost its label. It was chosen, though the input still shows it: "
     "the old labels say which positions were chosen, the input doesn't.":
         lambda b, o, old, y: with_labels(b, torch.where(b["input_ids"] == o, -100, o)),
-    "Your function changes the dictionary that it was given, and the caller loses it. Make a new "
-    "one: `new = dict(given)`.": lambda b, o, old, y: b.update(labels=y) or b,
+    CHANGED_KEYS: lambda b, o, old, y: b.update(labels=y) or b,
     "Your function returns the labels. Return the repaired batch, a dict.": lambda b, o, old, y: y,
     "Your batch has other input_ids: the text is no longer masked. All three defects are in the "
     "labels.": lambda b, o, old, y: with_labels(b, y, input_ids=o.clone()),

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from mlmtutor.figure import COLOURS, PALE, TEXT, Figure, box, drawing, finish, plain
-from mlmtutor.lessons.exercise import CHANGED, ByHand, WrongAnswer, exercise
+from mlmtutor.lessons.exercise import CHANGED, CHANGED_KEYS, ByHand, WrongAnswer, exercise
 from mlmtutor.lessons.lesson_04 import picked
 from mlmtutor.lessons.lesson_07 import with_labels
 from mlmtutor.releases import Release, label_history
@@ -87,8 +87,7 @@ check_migrate.wrong |= {
     "drops it.": lambda call, old, new: call | {"masked_lm_labels": new},
     "Both names are in the call. Release 4 refuses the old one with a TypeError: `pop` it.":
         lambda call, old, new: call | {"labels": new},
-    "Your function changes the dictionary that it was given, and the caller loses it. Make a new "
-    "one: `new = dict(given)`.": lambda call, old, new: call.update(labels=new) or call,
+    CHANGED_KEYS: lambda call, old, new: call.update(labels=new) or call,
     CHANGED: lambda call, old, new: with_labels(call, old.masked_fill_(old == -1, -100)),
     "A label of 0 became -100. 0 is the id of a token and can be an answer; only -1 meant that a "
     "position is not scored.":
