@@ -120,12 +120,11 @@ class Case:
         self.batch: Any = {}
         self.keys: list[Any] = []
         self.is_mapping = False
-        if isinstance(batch, Mapping) or get(batch, "keys") is not None:
-            try:
-                self.keys = list(batch.keys())
-                self.batch, self.is_mapping = batch, True
-            except Exception:  # a class, or a mapping that cannot be read
-                self.keys = []
+        try:
+            self.keys = list(batch.keys())
+            self.batch, self.is_mapping = batch, True
+        except Exception:  # not a mapping, a class of one, or one that cannot be read
+            self.keys = []
         self.given_tokenizer, self.given_model = tokenizer, model
         if get(tokenizer, "all_special_ids") is None and get(tokenizer, "tokenizer") is not None:
             tokenizer = tokenizer.tokenizer  # a processor

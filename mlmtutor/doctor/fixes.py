@@ -67,10 +67,11 @@ def _completed(fix: str, case: Case, in_list: bool) -> str:
     codes = CODE.findall(fix)
     keys = [key for key in ("input_ids", "attention_mask", case.label_key) if key is not None]
     keys = [key for key in keys if case.raw(key) is not None]
-    if re.search(r"= .*batch\[", fix) and not all(
+    if re.search(r"(= |in ).*batch\[", fix) and not all(
         isinstance(case.raw(key), torch.Tensor) for key in keys
     ):
-        codes.insert(0, f"batch.update({{key: torch.as_tensor(batch[key]) for key in {keys}}})")
+        rows = "torch.stack([torch.as_tensor(row) for row in batch[key]])"
+        codes.insert(0, f"batch.update({{key: {rows} for key in {keys}}})")
     if in_list and any("original" in code for code in codes):
         origin = 'torch.where(batch["labels"] == -100, batch["input_ids"], batch["labels"])'
         codes.insert(0, f"original = {origin if case.label_key else ONLY_IDS}")

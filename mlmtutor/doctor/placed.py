@@ -73,16 +73,14 @@ def _other_side(case: Case, misfits: bool) -> Problem | None:
         fit = scored & (case.masked | (case.input_ids == moved))
         found, count = count_of(fit & ~case.padded), count_of(scored)
         if found > 0.6 * count and too_many(found, count, 0.3):
-            moved_keys = ["labels"]
-            if sign == 1:
-                keys = ("input_ids", "attention_mask", "token_type_ids")
-                moved_keys = [key for key in keys if key in case.keys]
+            known = ("input_ids", "attention_mask", "token_type_ids")
+            keys = [key for key in known if key in case.keys] if sign == 1 else ["labels"]
             return Problem(
                 f"ids are padded on the {ids_on} side and labels on the {labels_on} one, so each "
                 "row of labels is shifted by its own padding",
-                "pad both on the right, where position 0 is the first token: "
+                "pad both on the right, as positions are counted from the first token: "
                 "`batch.update({key: torch.stack([row.roll(-int(n)) for row, n in zip(batch[key], "
-                f'(batch["attention_mask"] == 0).sum(1))]) for key in {moved_keys}}})`',
+                f'(batch["attention_mask"] == 0).sum(1))]) for key in {keys}}})`',
                 case.scored,
             )
     return None

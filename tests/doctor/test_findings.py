@@ -579,7 +579,8 @@ def test_fixes_run_on_arrays_on_lists_and_on_a_list_of_batches():
     batch["labels"] = batch["labels"].where(chosen_of(batch), -1)
     arrays = {key: value.numpy() for key, value in batch.items()}
     lists = {key: value.tolist() for key, value in batch.items()}
-    for broken in (arrays, lists, [batch, healthy(seed=1)[0]]):
+    rows = {key: list(value) for key, value in batch.items()}
+    for broken in (arrays, lists, rows, [batch, healthy(seed=1)[0]]):
         (finding,) = diagnose(broken, TOKENIZER).findings
         assert diagnose(run_fix(finding.fix, {"batch": broken})["batch"], TOKENIZER).ok
     assert finding.batches == (0,)
