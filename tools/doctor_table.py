@@ -64,8 +64,8 @@ def rows(rules: dict) -> str:
 def table() -> str:
     """The part of the page that follows from the code."""
     source = "\n".join(
-        f"| `{rule.code}` | {linked(rule.title)} | {linked(rule.fix)} | {linked(rule.source)} |"
-        for rule in lint.RULES
+        f"| `{code}` | {linked(row['title'])} | {linked(row['fix'])} | {linked(row['source'])} |"
+        for code, row in lint.RULES.items()
     )
     return f"""{START}
 
