@@ -18,11 +18,10 @@ def dataflow(batch, tokenizer, logits) -> Figure:
     ids, labels = (batch[name][0].tolist() for name in ("input_ids", "labels"))
     [here] = [i for i, label in enumerate(labels) if label != -100]
     p, shown = logits[0, here].softmax(-1), range(len(ids))[max(here - 3, 0) : here + 4]
-    best, n = [*p.topk(4).indices.tolist(), labels[here]], len(shown)
+    best, loss = [*p.topk(4).indices.tolist(), labels[here]], f"{-p[labels[here]].log():.2f}"
     tokens, words = (tokenizer.convert_ids_to_tokens(each) for each in (ids, best))
-    chances, loss = p[best].tolist(), f"{-p[labels[here]].log():.2f}"
-    blue, red, grey = (COLOURS[name] for name in ("scored", "wrong", "ignored"))
-    canvas, axes = drawing(72, 50, size=(4.9, 3.4))
+    chances, (blue, red, grey) = p[best].tolist(), map(COLOURS.get, ("scored", "wrong", "ignored"))
+    (canvas, axes), n = drawing(72, 50, size=(4.9, 3.4)), len(shown)
     for y, h, texts, looks in (
         (0, 7, [f"{tokens[i]}\n{ids[i]}" for i in shown], ("plain", "replaced")),
         (15.6, 4, [f"row {i}" for i in shown], ("ignored", "scored")),
