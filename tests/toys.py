@@ -7,6 +7,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+release_5 = pytest.mark.skipif(transformers.__version__ < "5", reason="told of transformers 5")
+
 WORDS = [
     "the", "a", "cat", "dog", "sat", "on", "mat", "door", "opened", "she",
     "he", "walked", "and", "into", "room", ".", ",", "token", "walk",

@@ -3,6 +3,7 @@
 import pytest
 import transformers
 from corpus import DEFECTS, RECIPES, broken_examples, cured, healthy_examples
+from toys import release_5
 
 from mlmtutor.doctor import ALPHA, RULES, diagnose
 from tools import doctor_table
@@ -33,6 +34,7 @@ def test_diagnose_raises_no_alarm_on_healthy_recipes(recipe):
         assert diagnosis.ok, f"{example.name}\n{diagnosis}"
 
 
+@release_5
 def test_whole_rows_are_what_transformers_makes_of_deberta():
     """Canary: its offsets hold the space before a word, so that a row is one word."""
     words = [("[PAD]", 0.0), ("[CLS]", 0.0), ("[SEP]", 0.0), ("[UNK]", 0.0)]

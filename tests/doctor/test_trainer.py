@@ -129,7 +129,7 @@ def test_trainer_finding_and_fix(tmp_path, code):
 
 
 OTHERS = {
-    "whole words": ({"train": OFFSETS, "collator": mlm(whole_word_mask=True)}, "column-dropped"),
+    "whole words": ({"train": OFFSETS, "collator": mlm(whole_word_mask=True, mask_replace_prob=1.0, random_replace_prob=0.0)}, "column-dropped"),
     "second evaluation set": ({"collator": lambda r: (unmasked if r[0]["input_ids"][1] == 20 else mlm())(r), "evaluation": {"a": make_rows(seed=1), "b": [dict(TOKENIZER("bad bell"), input_ids=[2, 20, 21, 3])]}}, "eval-unmasked"),
     "an evaluation set without labels": ({"collator": pad, "evaluation": make_rows(24)}, "eval-unmasked"),
     "never replaced": ({"collator": never_replaced, "evaluation": make_rows(24)}, "eval-unmasked"),

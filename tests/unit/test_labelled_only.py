@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 import transformers
-from toys import HEADS, small_model
+from toys import HEADS, release_5, small_model
 
 from mlmtutor import labelled_only, labelled_only_loss, mask_tokens
 
@@ -82,6 +82,7 @@ def test_labelled_only_loss_shows_the_head_labelled_positions_alone():
     assert not model.bert._forward_hooks
 
 
+@release_5  # release 4 refuses a mask of four dimensions
 def test_labelled_only_loss_passes_the_other_inputs_on():
     model = small_model("Bert", max_position_embeddings=20)
     ids, labels, mask = batch()
