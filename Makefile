@@ -12,6 +12,8 @@ RELEASES ?= 4.57.* 5.*
 export PYTHON PIP_ARGS
 
 py := .venv/bin/python
+# Two workers, a file each; in the order of testpaths, so that what takes longest begins first.
+workers := -n 2 --dist loadfile --no-loadscope-reorder
 setup := @sh tools/setup.sh
 # JupyterLab refuses to run as root unless told that this is meant, as it is in a container.
 as_root := $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -33,11 +35,11 @@ lab:  ## Open your copy of the lessons (build/lab) in JupyterLab; LAB_ARGS="--no
 
 test:  ## Unit tests, doctests, every lesson under strict nbval: some minutes, no browser
 	$(setup) test
-	$(py) -m pytest -n 2 --dist loadfile -m "not slow and not browser" --ignore=tests/site $(TEST_ARGS)
+	$(py) -m pytest $(workers) -m "not slow and not browser" --ignore=tests/site $(TEST_ARGS)
 
 test-all:  ## What make test leaves out: browser, site, slides, another checkpoint, slow ones
 	$(setup) lab test site browser
-	$(py) -m pytest -n 2 --dist loadfile -m "slow or browser" $(TEST_ARGS)
+	$(py) -m pytest $(workers) -m "slow or browser" $(TEST_ARGS)
 
 lessons:  ## Execute the lessons in place and refresh what is generated in them
 	$(setup) test
@@ -79,7 +81,7 @@ bench:  ## Measure speed in one run, a quarter of an hour
 	$(py) -m pytest -o addopts= -o 'python_files=bench_*.py' benchmarks -q -s \
 		--benchmark-columns=median,iqr,rounds --benchmark-json=build/bench.json
 
-matrix:  ## What make test runs, on the oldest and newest transformers (RELEASES="4.57.* 5.*")
+matrix:  ## What make test runs on other releases of transformers (RELEASES="4.57.* 5.*"); needs a network
 	$(setup) test
 	@mkdir -p build/matrix
 	@grep -vE '^(transformers|tokenizers|huggingface.hub)==' constraints.txt > build/matrix/constraints.txt
@@ -87,6 +89,6 @@ matrix:  ## What make test runs, on the oldest and newest transformers (RELEASES
 		python="build/matrix/$$release/bin/python"; \
 		$(py) -m venv "build/matrix/$$release" && "$$python" -m pip install -q -U $(PIP_ARGS) \
 			-c build/matrix/constraints.txt -e ".[test]" "transformers==$$release" && \
-		"$$python" -m pytest -n 2 --dist loadfile -m "not slow and not browser" --ignore=tests/site \
+		"$$python" -m pytest $(workers) -m "not slow and not browser" --ignore=tests/site \
 			-o addopts="--doctest-modules --nbval-lax --nbval-current-env" $(TEST_ARGS) || exit 1; \
 	done

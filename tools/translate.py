@@ -1,18 +1,18 @@
 """Keep the Chinese edition in step with the English lessons.
 
-    python -m tools.translate update    bring the catalogs up to date with the English text
-    python -m tools.translate build     make the Chinese lessons and pages in build/zh/
+    python -m tools.translate extract    count the texts, and how many have no translation
+    python -m tools.translate update     bring the catalogs up to date with the English text
+    python -m tools.translate build      make the Chinese lessons and pages in build/zh/
 
 A text in ``locale/zh_CN/*.po`` is a line of Markdown without its marks: a paragraph, a heading, an
 item, a cell of a table, a choice of the quiz. Or it is a caption, an alt text or the name of a row
-of an output.
-Each text stands once, in the catalog of the first lesson or page that has it, so that the title of
-a lesson reads the same in every link to it. Blocks of code are left alone.
+of an output. Each text stands once, in the catalog of the first lesson or page that has it, so
+that the title of a lesson reads the same in every link to it. Blocks of code are left alone.
 
-``mlmtutor.po`` has what the package says to a learner, and the words of the frame of site and
-slides. Where that depends on the answer, the text
-is a template, with ``{0}`` for a value, and a comment shows it filled. ``build`` compiles this
-catalog, with the captions and alt texts, for the package.
+``mlmtutor.po`` has what the package says to a learner, and the words around the lessons on the
+site and on slides. Where a text depends on the answer, it is a template, with ``{0}`` for a value,
+and a comment shows it filled. ``build`` compiles this catalog, with the captions and alt texts,
+for the package.
 
 ``update`` keeps what still fits. The translation of a text that was changed is marked fuzzy, and
 the text that it was made from stands beside it. ``build`` leaves a text in English when it has no
@@ -278,12 +278,14 @@ def write(made, out):
 def main():
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["update", "build"])
-    if parser.parse_args().command == "update":
+    parser.add_argument("command", choices=["extract", "update", "build"])
+    command = parser.parse_args().command
+    if command != "build":
         catalogs = extract()
         merge(catalogs, stored())
         for name, messages in catalogs.items():
-            atomic.write(LOCALE / f"{name}.po", po(messages))
+            if command == "update":
+                atomic.write(LOCALE / f"{name}.po", po(messages))
             empty = sum(not message.string for message in messages.values())
             fuzzy = sum(message.fuzzy for message in messages.values())
             print(f"{name}: {len(messages)} texts, {empty} empty, {fuzzy} fuzzy")

@@ -93,7 +93,8 @@ check_loss_by_hand.wrong |= {
     "the labelled positions; probabilities add up to 1 over the vocabulary, the last one.":
         lambda loss, on, x, y: picked(x[on].log_softmax(0), y[on]).mean(),
     "Right for small logits. For the logits [300, 0, 0, 0] and the label 1 it gives infinity, and "
-"the loss there is 300: a probability became 0 before its logarithm was taken. Use log_softmax.":
+    "the loss there is 300: a probability became 0 before its logarithm was taken. Use "
+    "log_softmax.":
         lambda loss, on, x, y: picked(x[on].softmax(-1).log(), y[on]).mean(),
     CHANGED: lambda loss, on, x, y: token_loss(x, y.masked_fill_(~on, 0))[on].mean(),
 }  # fmt: skip

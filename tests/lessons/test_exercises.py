@@ -59,7 +59,7 @@ def test_exercise_names_each_mistake(exercise, number):
 
 @every_exercise
 def test_exercise_has_five_mistakes_with_a_sentence_each(exercise):
-    told = [message for _, message in exercise.mistakes]  # proven above
+    told = [message for _, message in exercise.mistakes]  # each is what is said: see above
     assert len(set(told)) == len(told) >= 5
 
 
