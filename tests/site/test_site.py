@@ -299,7 +299,7 @@ def test_page_loads_whole_and_is_accessible(browser, address, name):
     assert bare == 0
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     stem = f"site-{name.removesuffix('.html').replace('/', '-')}"
-    page.screenshot(path=SCREENSHOTS / f"{stem}-1440.png", full_page=True)
+    page.screenshot(path=SCREENSHOTS / f"{stem}-1440.jpg", full_page=True)
     page.add_style_tag(content=STILL)
     # Code has thousands of coloured words in the same few colours: one lesson is enough for them.
     where = None if name == WITH_ERROR else {"exclude": [".highlight", ".sig"]}
@@ -312,7 +312,7 @@ def test_page_loads_whole_and_is_accessible(browser, address, name):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate(CLIPPED) == [], width
     page.set_viewport_size({"width": 390, "height": 844})
-    page.screenshot(path=SCREENSHOTS / f"{stem}-390.png", full_page=True)
+    page.screenshot(path=SCREENSHOTS / f"{stem}-390.jpg", full_page=True)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     elsewhere = [url for url in seen["requests"] if not url.startswith((address, "data:"))]
     assert (seen["problems"], elsewhere) == ([], [])
