@@ -243,19 +243,20 @@ def test_sanitizer_rules_are_alive():
         assert re.sub(regex, marker, "base64,iVBORw0KGgo=") == marker
 
 
-def run_nbval(folder, *options):
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval",
-         "--nbval-current-env", *options, str(folder)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 def test_one_changed_character_fails(tmp_path):
-    cell = nbformat.v4.new_code_cell("print(6 * 7)", execution_count=1)
-    for stored_text, code in ("42\n", 0), ("43\n", 1):
-        cell.outputs = [nbformat.v4.new_output("stream", text=stored_text)]
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "lesson.ipynb")
-        result = run_nbval(tmp_path)
-        assert result.returncode == code, result.stdout
+    for name, text in ("right", "42\n"), ("changed", "43\n"):
+        output = nbformat.v4.new_output("stream", text=text)
+        cell = nbformat.v4.new_code_cell("print(6 * 7)", execution_count=1, outputs=[output])
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "--nbval"]
+    result = subprocess.run(
+        [*command, "--nbval-current-env", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "Cell outputs differ" in result.stdout
+    assert re.findall(r"^(PASSED|FAILED) .*?(\w+)\.ipynb", result.stdout, re.M) == [
+        ("PASSED", "right"),
+        ("FAILED", "changed"),
+    ], result.stdout
