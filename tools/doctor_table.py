@@ -28,11 +28,6 @@ from tools import atomic
 PAGE = ROOT / "docs" / "doctor.md"
 START, END = "<!-- table: tools/doctor_table.py -->", "<!-- end of table -->"
 REPOSITORY = re.compile(r"(?<![\w/])([\w.-]+/[\w.-]+|transformers|pytorch|tokenizers)#(\d+)")
-OWNERS = {
-    "transformers": "huggingface/transformers",
-    "pytorch": "pytorch/pytorch",
-    "tokenizers": "huggingface/tokenizers",
-}
 
 
 def linked(text: str) -> str:
@@ -40,12 +35,12 @@ def linked(text: str) -> str:
 
     def link(match: re.Match[str]) -> str:
         repository, number = match.groups()
-        return (
-            f"[{match[0]}](https://github.com/{OWNERS.get(repository, repository)}/issues/{number})"
-        )
+        if "/" not in repository:
+            owner = "pytorch" if repository == "pytorch" else "huggingface"
+            repository = f"{owner}/{repository}"
+        return f"[{match[0]}](https://github.com/{repository}/issues/{number})"
 
-    text = REPOSITORY.sub(link, text.replace("``", "`"))
-    return text.replace("|", "\\|")
+    return REPOSITORY.sub(link, text.replace("``", "`")).replace("|", "\\|")
 
 
 def rows(rules: dict) -> str:

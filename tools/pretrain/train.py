@@ -15,8 +15,6 @@ time spent and the tokens seen. SIGTERM and Ctrl-C write a checkpoint first. Wit
 fp32 a run that was killed and resumed ends with the same weights, bit for bit, as one that was not.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
