@@ -347,13 +347,11 @@ def read_gone(cache):
             return False
 
     def table(title, found):
-        order = [v for v in versions if v in found]
-        return "".join(
-            [f"\n[{title}]\n"] + [f'"{v}" = """{fill(" ".join(found[v]))}"""\n' for v in order]
-        )
-
-    def fill(text):
-        return "\n".join(textwrap.wrap(text, 99, break_long_words=False))
+        text = f"\n[{title}]\n"
+        for version in (v for v in versions if v in found):
+            names = textwrap.fill(" ".join(found[version]), 99, break_long_words=False)
+            text += f'"{version}" = """{names}"""\n'
+        return text
 
     parts = [
         "# What transformers no longer has, under the first release without it that was read.\n"

@@ -52,7 +52,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_model(
-    base: Path, checkpoint: Path, out: Path, before: Path | None = None, share: float = 1.0
+    base: Path, checkpoint: Path, out: Path, before: Path | None, share: float
 ) -> dict[str, Any]:
     """Write config, weights (float16) and tokenizer to `out`; return the checkpoint's state.
 
@@ -204,21 +204,13 @@ def card(state: dict[str, Any], figures: dict[str, Any], config: dict[str, Any],
 
 
 def export(
-    data: Path,
-    run: Path,
-    out: Path,
-    cloze: Path = CLOZE,
-    before: Path | None = None,
-    share: float = 1.0,
+    data: Path, run: Path, out: Path, cloze: Path, before: Path | None, share: float
 ) -> dict[str, Any]:
     """Write the model folder `out`; return the measured figures."""
-    checkpoint = run / CHECKPOINT
-    if not checkpoint.exists():
-        raise FileNotFoundError(f"{checkpoint} does not exist: run train.py first")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run) as folder:
         new = Path(folder)
-        state = write_model(data / "base", checkpoint, new, before, share)
+        state = write_model(data / "base", run / CHECKPOINT, new, before, share)
         figures = measure(new, data, run, cloze)
         config = json.loads((new / "config.json").read_text(encoding="utf-8"))
         size = (new / "model.safetensors").stat().st_size

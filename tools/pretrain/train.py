@@ -72,8 +72,6 @@ def build_model(base: Path, counts: np.ndarray, seed: int) -> BertForMaskedLM:
 
 def load_exported(folder: Path, model: BertForMaskedLM) -> dict[str, Any]:
     """Read the weights that ``export.py`` wrote to `folder` into `model`; return their state."""
-    if not (folder / TRAINING).exists():
-        raise FileNotFoundError(f"{folder / TRAINING} does not exist: export.py writes it")
     weights = load_file(folder / "model.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -270,11 +268,9 @@ def train(args: argparse.Namespace) -> None:
         mark = now
         state["step"] = step + 1
         state["tokens"] += int((inputs != PAD).sum())
-        bar.set_postfix(
-            step=state["step"],
-            loss=f"{loss.item():.2f}",
-            lr=f"{optimizer.param_groups[0]['lr']:.1e}",
-            tokens=f"{state['tokens'] / 1e6:.2f}M",
+        bar.set_postfix_str(
+            f"step {state['step']}, {state['tokens'] / 1e6:.2f} M tokens, "
+            f"rate {optimizer.param_groups[0]['lr']:.1e}, loss {loss.item():.2f}",
             refresh=False,
         )
         bar.update(0)
