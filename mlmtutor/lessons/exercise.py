@@ -156,6 +156,13 @@ class ByHand(Exercise):
         return self._by_hand(asked)
 
 
+def refuse_where(mistakes: dict[str, Any]) -> None:
+    """Raise :class:`WrongAnswer` with the first message whose condition holds."""
+    for message, holds in mistakes.items():
+        if holds:
+            raise WrongAnswer(message)
+
+
 def exercise(
     cases: Callable[[], list[tuple[Any, ...]]], says: Message, **options: Any
 ) -> Callable[[Function], Exercise]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from mlmtutor.figure import COLOURS, PALE, Figure, box, drawing, figure, finish
-from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise, require_like
+from mlmtutor.lessons.exercise import ByHand, WrongAnswer, exercise, refuse_where, require_like
 
 # The exercise
 
@@ -67,30 +67,27 @@ def judge_labels(answer, original, selected):
     where = (labels != right).nonzero()
     if len(where):
         row, column = where[0].tolist()
-        shape = {
+        refuse_where({
             "Your two tensors are in the wrong order: return the corrupted ids first, the labels "
             "second.": torch.equal(corrupted, right),
-            "Only positions that hold [MASK] have a label. Random and kept tokens are "
-            "scored too: make the labels from "
-            "`selected`.": torch.equal(labels, torch.where(corrupted == MASK_ID, original, -100)),
-            "Your labels hold what the model sees. A label is the original id: take it "
-            "from `input_ids`, before anything is "
-            "replaced.": torch.equal(labels[selected], corrupted[selected]),
-            "Your labels are the wrong way round: -100 stands where a token is selected.": bool(
-                (labels[selected] == -100).all()
-            ),
-            "Every position has a label. The label is -100 where nothing was selected.": (
-                torch.equal(labels, original)
-            ),
+            "Only positions that hold [MASK] have a label. Random and kept tokens are scored too: "
+            "make the labels from `selected`.":
+                torch.equal(labels, torch.where(corrupted == MASK_ID, original, -100)),
+            "Your labels hold what the model sees. A label is the original id: take it from "
+            "`input_ids`, before anything is replaced.":
+                torch.equal(labels[selected], corrupted[selected]),
+            "Your labels are the wrong way round: -100 stands where a token is selected.":
+                (labels[selected] == -100).all(),
+            "Every position has a label. The label is -100 where nothing was selected.":
+                torch.equal(labels, original),
             f"The label at row {row}, position {column} is {int(labels[row, column])}, and it "
             f"should be {int(right[row, column])}.": True,
-        }
-        raise WrongAnswer(next(message for message, holds in shape.items() if holds))
-    if not torch.equal(corrupted[~selected], original[~selected]):
-        raise WrongAnswer(
-            "Your function replaces tokens that were not selected. Combine each condition with "
-            "`selected`: `selected & (draw < mask)`."
-        )
+        })  # fmt: skip
+    refuse_where({
+        "Your function replaces tokens that were not selected. Combine each condition with "
+        "`selected`: `selected & (draw < mask)`.":
+            not torch.equal(corrupted[~selected], original[~selected]),
+    })  # fmt: skip
 
 
 def judge_shares(corrupted, original, selected, mask, random):

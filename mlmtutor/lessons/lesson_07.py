@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from mlmtutor.doctor import RULES, Diagnosis, Problem, diagnose, rule
 from mlmtutor.figure import COLOURS, PALE, Figure, arrow, box, drawing, finish, plain
-from mlmtutor.lessons.exercise import CHANGED_KEYS, ByHand, WrongAnswer, exercise
+from mlmtutor.lessons.exercise import CHANGED_KEYS, ByHand, exercise, refuse_where
 from mlmtutor.lessons.lesson_06 import quiet_trainer
 from mlmtutor.loss import masked_lm_loss
 from mlmtutor.model import load_tutor
@@ -150,13 +150,14 @@ def _unk_labels(case):
 
 
 def _unknown(batch, tokenizer, where=_unk_labels, code="unk-labelled", severity="warning",
-             needs=("labels", "tokenizer")):  # fmt: skip
+             needs=("labels", "tokenizer"), points=True):  # fmt: skip
     """diagnose_unknown(batch, tokenizer): diagnose, with a rule for labels that are [UNK]."""
 
     @rule(code, severity, needs=needs)
     def unk_labelled(case):
         found = where(case)
-        return Problem("labels are [UNK]", "set them to -100", found) if found.any() else None
+        shown = found if points else None
+        return Problem("labels are [UNK]", "set them to -100", shown) if found.any() else None
 
     try:
         return diagnose(batch, tokenizer)
@@ -192,30 +193,26 @@ def _judge_unknown(diagnose_unknown):
         finally:
             RULES.clear()
             RULES.update(before)
-        wrong = _what_is_wrong(answers, added, lost, other_tokenizer=one is other)
-        if wrong:
-            raise WrongAnswer(wrong)
+        _refuse_what_is_wrong(answers, added, lost, other_tokenizer=one is other)
     return "Found where [UNK] is a label, nothing elsewhere, and no longer registered."
 
 
-def _what_is_wrong(answers, added, lost, other_tokenizer):
-    """Return the first thing that is wrong with the table of rules or the diagnoses, or None."""
+def _refuse_what_is_wrong(answers, added, lost, other_tokenizer):
+    """Say what is wrong with the table of rules or the diagnoses, if anything is."""
     types = {type(answer) for answer in answers} - {Diagnosis}
-    for said, holds in {
+    refuse_where({
         f"The rule {min(added, default='')!r} stays registered after the call, so every later "
         "diagnose runs it. Take it out in a `finally`: `del RULES[code]`.": added,
         "Rules of mlmtutor are missing from RULES after the call. Take out your own alone.": lost,
         f"Your function returns a {', '.join(each.__name__ for each in types)}. Return what "
         "`diagnose` returns.": types,
-    }.items():  # fmt: skip
-        if holds:
-            return said
+    })  # fmt: skip
     first, second, third = answers
     found = {finding.code: finding for finding in first.findings}
     finding, wanted = found.get("unk-labelled"), ((0, 3), (1, 2))
     at, severity = (finding.positions, finding.severity) if finding else ((), "")
     why = dict(first.unchecked).get("unk-labelled")
-    for said, holds in {
+    refuse_where({
         "The other rules do not run: a batch without labels has no finding. Call "
         "`diagnose(batch, tokenizer)` while your rule is registered.":
             "labels-missing" not in third.codes,
@@ -237,10 +234,7 @@ def _what_is_wrong(answers, added, lost, other_tokenizer):
         "[UNK] at (0, 3) and (1, 2) alone.": at != wanted,
         f"The finding is of severity {severity!r}. The batch trains, and probably not what was "
         "meant: that is a warning.": severity != "warning",
-    }.items():  # fmt: skip
-        if holds:
-            return said
-    return None
+    })  # fmt: skip
 
 
 check_diagnose_unknown = ByHand(_unknown, _judge_unknown)
@@ -261,38 +255,25 @@ def _cleared(batch, tokenizer):
     return answer
 
 
-def _found(change):
-    """Return a wrong answer: the right one with other findings, ``change(finding)`` of each."""
-
-    def answer(batch, tokenizer):
-        right = _unknown(batch, tokenizer)
-        changed = (change(finding) for finding in right.findings)
-        return replace(right, findings=tuple(finding for finding in changed if finding))
-
-    return answer
+def _alone(batch, tokenizer):
+    answer = _unknown(batch, tokenizer)
+    own = (finding for finding in answer.findings if finding.code == "unk-labelled")
+    return replace(answer, findings=tuple(own))
 
 
-check_diagnose_unknown.wrong |= {
-    "The rule 'unk-labelled' stays registered after the call, so every later diagnose": _stays,
-    "Rules of mlmtutor are missing from RULES after the call.": _cleared,
-    "A batch in which two labels are [UNK] has no finding, and none is `unk-labelled`.": diagnose,
-    "A batch in which two labels are [UNK] has the findings ['unkn":
-        partial(_unknown, code="unknown"),
-    "The finding is of severity 'error'. The batch trains, and":
-        partial(_unknown, severity="error"),
-    "A batch in which no label is [UNK] has the finding too.":
-        partial(_unknown, where=_input_is_unk),
-    "The label at (0, 3) is [UNK], and the input shows [MASK] there: your rule misses it.":
-        partial(_unknown, where=lambda case: case.scored & _input_is_unk(case)),
-    "Your finding has 16 positions, the first at (0, 0), and the labels are [UNK] at (0, 3)":
+check_diagnose_unknown.wrong |= {  # by some words of what is said
+    "'unk-labelled' stays registered": _stays,
+    "Rules of mlmtutor are missing": _cleared,
+    "has no finding, and none is `unk-labelled`": diagnose,
+    "has the findings ['unkn": partial(_unknown, code="unknown"),
+    "is of severity 'error'": partial(_unknown, severity="error"),
+    "no label is [UNK] has the finding too": partial(_unknown, where=_input_is_unk),
+    "your rule misses it": partial(_unknown, where=lambda c: c.scored & _input_is_unk(c)),
+    "has 16 positions, the first at (0, 0)":
         partial(_unknown, where=lambda c: _unk_labels(c).any(1, True).expand_as(c.labels)),
-    "On a batch without labels your rule raises an error.": partial(_unknown, needs=()),
-    "Your finding has no positions. The third part of a Problem is `where`":
-        _found(lambda finding: replace(finding, positions=())),
-    "Your function returns a tuple. Return what `diagnose` returns.":
-        lambda batch, tokenizer: _unknown(batch, tokenizer).findings,
-    "The other rules do not run: a batch without labels has no finding.":
-        _found(lambda finding: finding.code == "unk-labelled" and finding),
-    "With another tokenizer, whose [UNK] has another id, your rule finds nothing.":
-        partial(_unknown, where=lambda case: case.labels == 100),
+    "your rule raises an error": partial(_unknown, needs=()),
+    "has no positions": partial(_unknown, points=False),
+    "returns a tuple": lambda batch, tokenizer: _unknown(batch, tokenizer).findings,
+    "The other rules do not run": _alone,
+    "whose [UNK] has another id": partial(_unknown, where=lambda c: c.labels == 100),
 }  # fmt: skip

@@ -197,31 +197,25 @@ def _releases_mistake(answer, expected, keyword, ignored):
             "the name in `release.labels`.",
         }.get(release.takes(keyword), ", which refuses the name.")
     for release in (release for release in expected if release not in answer):
-        warns = release.takes(keyword).endswith("Warning")
-        return f"For {call} your list lacks {release}.{' ' + _WARNS if warns else ''}"
+        warns = " It warns, and the loss is right: a warning isn't an error."
+        said = warns if release.takes(keyword).endswith("Warning") else ""
+        return f"For {call} your list lacks {release}.{said}"
     return "Your list has a release twice, or another order than `releases`."
 
 
 check_runs_on = ByHand(_runs_on, _judge_runs_on)
-_OLD = "For `masked_lm_labels=` with -100 your list"
-_WARNS = "It warns, and the loss is right: a warning isn't an error."
-check_runs_on.wrong |= {
-    f"{_OLD} has pytorch-pretrained-bert 0.1.1, whose loss does not ignore -100: the labels would "
-    "be out of bounds.":
+check_runs_on.wrong |= {  # by some words of what is said
+    "-100 your list has pytorch-pretrained-bert 0.1.1":
         lambda releases, keyword, ignored: [r for r in releases if _uses(r, keyword)],
-    f"{_OLD} has transformers 5.0.0, which drops the keyword: the call runs, and there is no loss.":
+    "has transformers 5.0.0, which drops the keyword":
         partial(_runs_on, fits=lambda r, name: not r.takes(name).endswith("Error")),
-    "For `lm_labels=` with -100 your list has transformers 2.4.0. It accepts the keyword, and "
-    "computes another loss with it: compare with the name in `release.labels`.":
+    "has transformers 2.4.0. It accepts the keyword, and computes another loss":
         partial(_runs_on, fits=lambda r, name: r.takes(name) == "accepted" or _uses(r, name)),
-    f"{_OLD} lacks transformers 3.0.0. {_WARNS}":
-        partial(_runs_on, fits=lambda r, name: r.labels == name),
-    f"{_OLD} lacks transformers 3.1.0. {_WARNS}":
+    "lacks transformers 3.0.0. It warns": partial(_runs_on, fits=lambda r, name: r.labels == name),
+    "lacks transformers 3.1.0. It warns":
         partial(_runs_on, fits=lambda r, name: _uses(r, name) and r.takes(name) != "FutureWarning"),
-    "Your function does not return a list of releases. Return those of the list `releases` that "
-    "fit, as they are.": lambda *call: [r.version for r in _runs_on(*call)],
-    f"{_OLD} has transformers 4.0.0, which refuses the name.":
+    "does not return a list of releases": lambda *call: [r.version for r in _runs_on(*call)],
+    "has transformers 4.0.0, which refuses the name":
         partial(_runs_on, fits=lambda r, name: r.takes(name) != "dropped"),
-    "Your list has a release twice, or another order than `releases`.":
-        lambda *call: _runs_on(*call)[::-1],
+    "a release twice, or another order": lambda *call: _runs_on(*call)[::-1],
 }  # fmt: skip
