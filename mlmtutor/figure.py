@@ -172,5 +172,5 @@ def bars(
         top, end, colour = y + i * step, x + length * size / max(sizes), COLOURS[look]
         box(axes, x, top, "", width=end - x, height=0.84 * step, fill=colour)
         notes(axes, (x - 1, top + step / 2, name, colour), ha="right")
-        notes(axes, (end + 1, top + step / 2, f"{size:.3f}", colour))
+        notes(axes, (end + 1, top + step / 2, f"{size:.4f}", colour))
     return end

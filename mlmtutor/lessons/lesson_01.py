@@ -38,9 +38,9 @@ def dataflow(batch, tokenizer, logits) -> Figure:
           (4, 31, "labels hide\nnothing", red),
           (end + 7.8, 39.75, f"→ loss = −ln p = {loss}", blue))  # fmt: skip
     return finish(canvas, alt="The model turns each token into a row of logits. The softmax of row "
-        f"{here} gives {', '.join(f'{w} {p:.3f}' for w, p in zip(words, chances, strict=True))}. "
+        f"{here} gives {', '.join(f'{w} {p:.4f}' for w, p in zip(words, chances, strict=True))}. "
         f"The label at {here}, {labels[here]}, picks {words[-1]}, and the loss is minus the "
-        f"logarithm of {chances[-1]:.3f}: {loss}. No arrow leads from the labels to the model.",
+        f"logarithm of {chances[-1]:.4f}: {loss}. No arrow leads from the labels to the model.",
         caption="The labels join at the last step: they pick the number that becomes the loss."
     )  # fmt: skip
 
