@@ -132,7 +132,8 @@ def mask_tokens(
     require_type("policy", policy, MaskingPolicy, cause)
     require_ids("input_ids", input_ids)
     if generator is not None:
-        _check_generator(generator, input_ids)
+        cause = "from a seed, use torch.Generator().manual_seed(seed)."
+        require_type("generator", generator, torch.Generator, cause)
     if input_ids.dim() not in (1, 2):
         raise ValueError(
             "input_ids must have the shape (length,) or (batch, length), "
@@ -207,16 +208,6 @@ def _random_tokens(count: int, is_special: np.ndarray, source: dict[str, Any]) -
     while (special := is_special[tokens]).any():
         tokens[special] = _flat(torch.randint(len(is_special), (special.sum(),), **source))
     return tokens
-
-
-def _check_generator(generator: torch.Generator, input_ids: torch.Tensor) -> None:
-    cause = "from a seed, use torch.Generator().manual_seed(seed)."
-    require_type("generator", generator, torch.Generator, cause)
-    if generator.device.type != input_ids.device.type:
-        raise ValueError(
-            f"generator must be on the device of input_ids, {input_ids.device.type}, but is on "
-            f"{generator.device.type}: use torch.Generator(device=input_ids.device)."
-        )
 
 
 def _check_special_tokens_mask(mask: torch.Tensor, input_ids: torch.Tensor) -> None:

@@ -243,16 +243,12 @@ def _logits(
     attention_mask: torch.Tensor,
     asked: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return float32 logits on the CPU: (rows, length, V), or (rows, V) at one position a row.
-
-    The last layer works on each position by itself. So the positions that aren't asked for are
-    dropped before it, which saves most of the memory and much of the work.
-    """
+    """Return float32 logits on the CPU: (rows, length, V), or (rows, V) at one position a row."""
     rows = torch.arange(len(input_ids))
     last_layer: Any = getattr(model, "get_output_embeddings", lambda: None)()
 
     def keep_one(module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        states = arguments[0]
+        states = arguments[0]  # the last layer works on each position by itself
         if states.shape[:2] != input_ids.shape:
             return arguments
         return states[rows, asked].unsqueeze(1), *arguments[1:]

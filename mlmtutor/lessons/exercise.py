@@ -52,33 +52,23 @@ class WrongAnswer(AssertionError):
 
 @dataclasses.dataclass(eq=False)
 class Exercise:
-    """What a lesson calls with the reader's function.
-
-    Attributes:
-        right: the right function.
-        cases: returns the argument tuples that the answer is tried on. Choose them so that every
-            two sizes differ: batch, length, vocabulary, number of labels.
-        says: what a right answer proves; a str, or a function of the first case.
-        returns: the names of the returned values.
-        hint: a sentence after a wrong shape.
-        none: a sentence after a returned None.
-        errors: what to say where the text of a raised error matches a pattern.
-        without: names that a right answer may not use.
-        divisor: of the arguments, the number that the right sum is divided by.
-        of: makes of the arguments what the wrong functions get in their place.
-        wrong: the wrong functions, by what is said to those who wrote them.
-    """
+    """What a lesson calls with the reader's function."""
 
     right: Function
+    # Returns the argument tuples that the answer is tried on. Choose them so that every two sizes
+    # differ: batch, length, vocabulary, number of labels.
     cases: Callable[[], list[tuple[Any, ...]]] = list
-    says: Message = ""
-    returns: tuple[str, ...] = ("answer",)
-    hint: str = ""
-    none: str = ""
+    says: Message = ""  # what a right answer proves; a str, or a function of the first case
+    returns: tuple[str, ...] = ("answer",)  # the names of the returned values
+    hint: str = ""  # a sentence after a wrong shape
+    none: str = ""  # a sentence after a returned None
+    # What to say where the text of a raised error matches a pattern.
     errors: dict[str, str] = dataclasses.field(default_factory=dict)
-    without: tuple[str, ...] = ()
-    divisor: Callable[..., int] | None = None
+    without: tuple[str, ...] = ()  # names that a right answer may not use
+    divisor: Callable[..., int] | None = None  # of the arguments: what the right sum is divided by
+    # Makes of the arguments what the wrong functions get in their place.
     of: Callable[..., tuple[Any, ...]] = lambda *case: case
+    # The wrong functions, by what is said to those who wrote them.
     wrong: dict[Any, Function] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -175,12 +165,8 @@ def call(
 ) -> Any:
     """Call the reader's function; an error in it becomes a :class:`WrongAnswer` with its frames.
 
-    Args:
-        answer: the reader's function.
-        given: its arguments.
-        errors: what to say where the text of an error matches a pattern.
-        case: an untouched copy of the arguments; where ``given`` differs from it afterwards, the
-            function has changed what belongs to its caller. ``None``: don't look.
+    ``case`` is an untouched copy of what is ``given``. Where they differ afterwards, the function
+    has changed what belongs to its caller. ``None``: don't look.
     """
     try:
         found = answer(*given)

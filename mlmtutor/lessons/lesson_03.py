@@ -83,11 +83,11 @@ def judge_labels(answer, original, selected):
             f"The label at row {row}, position {column} is {int(labels[row, column])}, and it "
             f"should be {int(right[row, column])}.": True,
         })  # fmt: skip
-    refuse_where({
-        "Your function replaces tokens that were not selected. Combine each condition with "
-        "`selected`: `selected & (draw < mask)`.":
-            not torch.equal(corrupted[~selected], original[~selected]),
-    })  # fmt: skip
+    if not torch.equal(corrupted[~selected], original[~selected]):
+        raise WrongAnswer(
+            "Your function replaces tokens that were not selected. Combine each condition with "
+            "`selected`: `selected & (draw < mask)`."
+        )
 
 
 def judge_shares(corrupted, original, selected, mask, random):
