@@ -11,10 +11,10 @@ from mlmtutor.model import load_tutor
 
 # The figures: how a word is cut, and what the four masks move
 
-# Each try is pale until its turn, three times over. Paper, and who wants no motion, sees them all.
+# Each try is pale until its turn, once. Paper, and who wants no motion, sees them all.
 STEPS = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" width="720"
  height="{height}" font-family="DejaVu Sans, Arial, sans-serif" font-size="19"><style>
-@media screen and (prefers-reduced-motion: no-preference) {{g {{animation: 8s step-end 2s 3}}}}
+@media screen and (prefers-reduced-motion: no-preference) {{g {{animation: 8s step-end 2s}}}}
 {frames}</style><rect width="100%" height="100%" fill="white"/>{rows}</svg>"""
 
 
