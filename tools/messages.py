@@ -58,8 +58,6 @@ def said_by(exercise):
     """Yield what an exercise says, each with whether it is the same for every answer."""
     yield from ((name, True) for name in exercise.returns if name not in CODE)
     yield from ((text, True) for text in (exercise.hint, *exercise.errors.values()) if text)
-    if exercise.none:
-        yield f"{NOTHING} {exercise.none}", True
     by_hand = isinstance(exercise, ByHand)
     for wrong, message in exercise.mistakes:
         fixed = isinstance(message, str) and not by_hand

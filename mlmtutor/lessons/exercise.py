@@ -61,7 +61,6 @@ class Exercise:
     says: Message = ""  # what a right answer proves; a str, or a function of the first case
     returns: tuple[str, ...] = ("answer",)  # the names of the returned values
     hint: str = ""  # a sentence after a wrong shape
-    none: str = ""  # a sentence after a returned None
     # What to say where the text of a raised error matches a pattern.
     errors: dict[str, str] = dataclasses.field(default_factory=dict)
     without: tuple[str, ...] = ()  # names that a right answer may not use
@@ -112,13 +111,13 @@ class Exercise:
     def _judge_case(self, answer: Function, case: tuple[Any, ...]) -> None:
         right = self.right(*copied(case))
         found = call(answer, copied(case), self.errors, case)
-        if found is None:
-            raise WrongAnswer(f"{NOTHING} {self.none}".rstrip())
         if same(found, right):
             return
         for wrong, message in self.mistakes:
             if same(found, outcome(wrong, copied(case))):
                 raise WrongAnswer(message if isinstance(message, str) else message(*case, found))
+        if found is None:
+            raise WrongAnswer(NOTHING)
         require_like(found, right, self.returns, self.hint)
         raise WrongAnswer(first_difference(found, right, self.returns))
 

@@ -148,8 +148,6 @@ def _surprise(model, tokenizer, sentence, word, *, label=None, everywhere=False)
         f"-log p({word}) = {_surprise(model, tokenizer, sentence, word)[0]:.2f} at the "
         "masked position, and nothing else is scored."
     ),
-    none="Or the loss is None: transformers 5 accepts an argument that it doesn't know, such as "
-    "`masked_lm_labels`, and drops it. The argument is `labels`.",
     errors={
         "'NoneType' object": "The loss is None. transformers 5 accepts an argument that it "
         "doesn't know, such as `masked_lm_labels`, and drops it. The argument is `labels`.",
@@ -165,6 +163,8 @@ def check_surprise(model, tokenizer, sentence, word):
 
 
 check_surprise.wrong |= {
+    f"{NOTHING} Or the loss is None: transformers 5 accepts an argument that it doesn't know, such "
+    "as `masked_lm_labels`, and drops it. The argument is `labels`.": lambda *_: None,
     "That is log p(word). The loss is minus that: a small probability gives a large loss.":
         lambda case, loss, *_: -loss,
     "That is the probability of the word. The loss is minus its logarithm.":
@@ -182,7 +182,6 @@ check_surprise.wrong |= {
         lambda case, loss, logits, gap, label: -logits[4].log_softmax(-1)[label],
     "That is the loss of the label 103: the id of [MASK] itself. The label is the id of the word.":
         lambda case, *_: _surprise(*case, label=103)[0],
-    f"{NOTHING} {check_surprise.none}": lambda *_: None,
     lambda model, tokenizer, sentence, word, found: "That is the loss of the word `the`, not of "
     f"`{word}`: the word is an argument.":
         lambda case, *_: _surprise(case[0], case[1], case[2], "the")[0],

@@ -77,18 +77,15 @@ def _broken_batches():
     second = [101, 2016, 4149, 1996, 2482, 1012, 102, 0]
     other = [[101, 1996, 2210, 2158, 102], [101, 2057, 2939, 102, 0], [101, 2026, 3566, 2626, 102]]
     cases = []
-    for rows, masked, drawn, kept in (
-        ([first, second], [(0, 4), (1, 1)], (0, 2), (1, 4)),
-        (other, [(0, 3), (2, 1)], (1, 1), (2, 2)),
+    for rows, changed, kept in (
+        ([first, second], {(0, 4): MASK, (1, 1): MASK, (0, 2): 7592}, (1, 4)),
+        (other, {(0, 3): MASK, (2, 1): MASK, (1, 1): 7592}, (2, 2)),
     ):
         original = torch.tensor(rows)
-        input_ids = original.clone()
-        for place in masked:
-            input_ids[place] = MASK
-        input_ids[drawn] = 7592
-        chosen = input_ids != original
-        chosen[kept] = True
-        old = input_ids.masked_fill(~chosen, -1)
+        input_ids, old = original.clone(), torch.full_like(original, -1)
+        for place, token_id in changed.items():
+            input_ids[place] = old[place] = token_id
+        old[kept] = original[kept]
         rest = {"input_ids": input_ids, "attention_mask": (original != 0).long()}
         cases.append(({**rest, "masked_lm_labels": old}, original))
     return cases
