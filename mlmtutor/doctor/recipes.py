@@ -61,7 +61,6 @@ class Recipe:
         self.known: dict[str, Ids] = {}
         # what leaves: in a dictionary, in a call, to the caller
         self.given: dict[str, tuple[Ids | None, ast.AST]] = {}
-        self.judged: set[Ids] = set()
         self.hidden: set[object] = set()  # positions that got the mask token, and in which block
         self.found: list[tuple[str, ast.AST | None]] = []
         self.stamp = itertools.count(1)
@@ -81,8 +80,6 @@ class Recipe:
                     self._assign(target, value)
             case ast.AnnAssign(target=target) | ast.For(target=target):
                 self._assign(target, getattr(node, "value", None))
-            case ast.AugAssign(target=target, op=op, value=value):
-                self._assign(target, ast.BinOp(target, op, value))
             case ast.Return(value=ast.Tuple(elts=parts)):
                 self._give(parts)
             case ast.Expr(value=ast.Call() as call) if last(call.func) not in HARMLESS:
@@ -123,11 +120,8 @@ class Recipe:
                 return self._made_by(node)
             case ast.Attribute(value=ast.Call() as call) | ast.Subscript(value=ast.Call() as call):
                 return Ids(self._text(call))  # tokenizer(text)["input_ids"]
-            case ast.Subscript(value=whole, slice=part):
-                if (base := self._value(whole)) and (text := ast.unparse(part)) != ":":
-                    mask = {key: base.written[key] for key in base.written.keys() & {"mask"}}
-                    return Ids((base.root, text), base.version, mask)
-                return base and base.copied(node)
+            case ast.Subscript(value=whole, slice=ast.Slice(None, None)):
+                return (base := self._value(whole)) and base.copied(node)
             case ast.List(elts=[one]) if self._constant(one) is None:
                 return (inner := self._value(one)) and inner.copied(node)
             case ast.ListComp(elt=ast.IfExp(test, yes, no), generators=[loop, *_]):
@@ -154,9 +148,8 @@ class Recipe:
         """What a call makes of ids: ``x.clone()``, ``torch.where(...)``, ``x.masked_fill(...)``."""
         name, is_method, arguments = self._arguments(node)
         match name, arguments:
-            case ("where", [yes, test, no]) if is_method:
-                return self._chosen(test, yes, no, node)
             case ("where", [test, yes, no]) | ("masked_fill", [no, test, yes]):
+                test, yes = (yes, test) if is_method and name == "where" else (test, yes)
                 return self._chosen(test, yes, no, node)
             case _ if (constant := self._constant(node)) is not None:
                 return Ids(written={constant: node})
@@ -177,8 +170,6 @@ class Recipe:
         match node:
             case ast.List(elts=[one]) | ast.ListComp(elt=one):
                 return self._constant(one)
-            case ast.BinOp(ast.List() as start, ast.Mult()):  # [0] * missing
-                return self._constant(start)
             case ast.BinOp(left, op, right):  # torch.zeros(n) - 100
                 match op, self._constant(left), self._constant(right):
                     case ast.Mult(), int(a), int(b):
@@ -204,8 +195,6 @@ class Recipe:
                     (node,) = known if len(known := self.program.values(node)) == 1 else (None,)
                 case ast.UnaryOp(op=ast.Invert() | ast.Not(), operand=node):
                     equal = not equal
-                case ast.Subscript(value=node) | ast.Tuple(elts=[*_, node]):
-                    pass
                 case ast.Call() if last(node.func) in LOOK and self._arguments(node)[2]:
                     node = self._arguments(node)[2][0]  # torch.where(ids == mask_id)
         match node:
@@ -232,9 +221,10 @@ class Recipe:
     def _store(self, ids: Ids, test: ast.expr, value: Any, place: ast.AST) -> None:
         """``ids[test] = value``."""
         constant, masks = self._constant(value), self.program.is_mask_id(value)
+        masks |= (number(value) or 0) > 1 and named("selected", ast.unparse(test))
         equal, other, what = self._test(test)
         here, fills = (self._said(test), self.block), ids.written.keys() & {0, -1, "pad"}
-        if masks or constant is None or (isinstance(constant, int) and constant > 0):
+        if constant is None or (isinstance(constant, int) and constant > 0):
             source = self._value(value.value) if isinstance(value, ast.Subscript) else None
             old, rest = ids.written.get("mask"), ids.written.get("rest")
             stored = isinstance(old, ast.Subscript) and old is not rest  # maybe in another branch
@@ -263,7 +253,7 @@ class Recipe:
             ids.written[aside] = place
             if not equal and other and (other is ids or ids.holds_same(other)):
                 ids.written["mask"] = place  # nothing is left but the masks of these very ids
-        elif equal:
+        elif equal and not named("chosen", ast.unparse(getattr(test, "elts", [test])[-1])):
             ids.written.pop(what, None)
         else:
             ids.written["some"] = place
@@ -300,12 +290,6 @@ class Recipe:
                 del self.known[key]
             if text:
                 self.known[f"{path}.input_ids"] = Ids(text)
-        self._bind_items(path, value)
-
-    def _bind_items(self, path: str, value: Any) -> None:
-        for key, part, _ in items_of(value):
-            if inner := self._value(part):
-                self.known[f"{path}.{key}"] = inner
 
     def _call(self, node: ast.Call) -> None:
         name, owner = last(node.func), dotted(getattr(node.func, "value", None))
@@ -326,15 +310,8 @@ class Recipe:
         match name:
             case "fill_":
                 self._get(owner).written = {self._constant(value): node}
-            case "update":
-                self._bind_items(owner, value)
             case "masked_fill_":
                 self._store(self._get(owner), node.args[0], value, node)
-            case "append" | "extend" | "index_fill_":
-                inner = self._value(value) if name == "append" else None
-                self._store(self._get(owner), ast.Constant(0), value, node)
-                fills = inner.written if inner else {}
-                self._get(owner).written |= {k: fills[k] for k in fills.keys() & {0, -1, "pad"}}
 
     # What is wrong
 
@@ -350,12 +327,11 @@ class Recipe:
             self.found.append(("label-is-mask", written["mask"]))
         elif aside == {"masks"} and labels.root and (self.program.has_masked or self.hidden):
             self.found.append(("inverted-selection", written["masks"]))
-        elif seen and called and labels.holds_same(seen):
+        elif seen and called and (labels.holds_same(seen) or self._answers(labels, seen)):
             text = "rest" in aside or (one and "[MASK]" in " ".join(self.program.words))
             self.found.append(("label-is-mask" if text else "labels-are-inputs", one or place))
         elif seen and labels.root and labels.root == seen.root and not aside:
             self.found.append(("labels-are-inputs", place))
-        self.judged.add(labels)
 
     def repairs(self) -> bool:
         """Whether labels that came from elsewhere are set aside here."""
@@ -365,6 +341,17 @@ class Recipe:
     def _came_as_labels(self, ids: Ids) -> bool:
         root = str(ids.root[0]) if isinstance(ids.root, tuple) else ""
         return is_labels(root.rpartition(".")[2])
+
+    def _spelled(self, ids: Ids) -> bool:
+        """Whether they are a text with a mask in it, which no call like ``replace`` changed."""
+        text = str(ids.root[0]) if isinstance(ids.root, tuple) else ""
+        masked = any(mask in text for mask in WORDS["spellings"])
+        return masked and not re.search(r"\.\w+\(", text)
+
+    def _answers(self, labels: Ids, seen: Ids) -> bool:
+        """Whether they are the whole answer to a text with a mask: nothing is set aside."""
+        roots = [ids.root[-1:] for ids in (labels, seen) if isinstance(ids.root, tuple)]
+        return self._spelled(seen) and not labels.written and roots[1:] == roots[:1]
 
     def close(self) -> None:
         """At the end of the function: what its labels are beside the ids that it masks."""
@@ -378,10 +365,8 @@ class Recipe:
         chooses = any(named("chosen", key) for key in self.given)  # for a loss of its own
         masked = [ids for _, ids in leave if "mask" in ids.written and alone and not chooses]
         inputs = [ids for key, ids in leave if key == "input_ids" and program.unmasked]
-        for ids in labels.keys() - self.judged:
-            text = ids.root[0] if isinstance(ids.root, tuple) else ""
-            spelled = isinstance(text, str) and any(mask in text for mask in WORDS["spellings"])
-            if spelled and not ids.written.keys() & {"some", "masks"} and ids.place:
+        for ids in labels:
+            if self._spelled(ids) and not ids.written.keys() & {"some", "masks"} and ids.place:
                 ids.written.setdefault("mask", ids.place)  # labels = tokenizer("[MASK]").input_ids
             trained = program.trains and ("labels", ids) in leave
             place = ids.place or self.given.get(labels[ids], (None, None))[1]

@@ -123,7 +123,8 @@ def _used(program: Program) -> Iterator[tuple[str, str, ast.AST]]:
                 owner = program.class_called(function)
                 if owner in _gone():
                     yield from ((owner, key, place) for key, _, place in program.keywords(node))
-                if tokenizers and last(function) in ("encode_plus", "batch_encode_plus"):
+                named_so = {"encode_plus", "batch_encode_plus"} - program.definitions.keys()
+                if tokenizers and last(function) in named_so:
                     yield "methods", last(function), function
                 yield from _old_labels(program, node)
 
@@ -242,15 +243,6 @@ def _metric(function: Any) -> Iterator[Found]:
             return
 
 
-def _half_resized(program: Program) -> Iterator[Found]:
-    """``model.bert.resize_token_embeddings``: a part of a model, not the model."""
-    for call in program.called("resize_token_embeddings"):
-        part = getattr(call.func, "value", None)
-        whole = part.value if isinstance(part, ast.Attribute) and part.attr != "module" else None
-        if program.kinds(whole) == {"masked"}:
-            yield "half-resized", call
-
-
 # Files --------------------------------------------------------------------------------------------
 
 
@@ -296,7 +288,7 @@ def lint_source(
                 where += f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
                 notes.append(f"{where}: {getattr(error, 'msg', None) or error}")
         program = Program(body)
-        looks = (_obsolete, follow, _hand_spelled, _trainers, _half_resized)
+        looks = (_obsolete, follow, _hand_spelled, _trainers)
         found = [one for look in looks for one in look(program)]
     except (ValueError, RecursionError) as error:
         notes.append(f"{path}: {error}")
