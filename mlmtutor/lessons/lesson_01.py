@@ -35,7 +35,7 @@ def dataflow(batch, tokenizer, logits) -> Figure:
     end = bars(axes, x, 24, words, chances, [*["ignored"] * 4, "scored"], length=10, step=3.5)
     notes(axes, (3, 21.6, "rows of logits"), (x - 1, 21.6, f"↓ softmax of row {here}", blue),
           (3, 43.8, "labels"), (x - 1, 43.8, "↑ picks one number", blue), (0, 31, "✗", red),
-          (4, 31, "labels hide\nnothing", red),
+          (4, 31, "no path to\nthe model", red),
           (end + 10, 39.75, f"loss = −ln p = {loss}", blue))  # fmt: skip
     return finish(canvas, alt="The model turns each token into a row of logits. The softmax of row "
         f"{here} gives {', '.join(f'{w} {p:.4f}' for w, p in zip(words, chances, strict=True))}. "

@@ -196,7 +196,7 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
     """F7: from a batch and the -log p of each label to its loss, with two wrong ways out."""
     scored, each = labels != -100, token_losses.flatten()
     total, rows = each.sum(), each.split(scored.sum(1).tolist())
-    by_all = f"/ {labels.numel()} positions = {total / labels.numel():.2f}"
+    by_all = f"{total:.2f} / {labels.numel()} positions = {total / labels.numel():.2f}"
     by_row = f"mean of row means = {torch.stack([row.mean() for row in rows]).mean():.2f}"
     mean = f"{total:.2f} / {len(each)} = {each.mean():.2f}"
     canvas, axes = drawing(12, 7.6)
@@ -205,7 +205,7 @@ def loss_grid(input_ids, labels, token_losses, tokenizer):
     words = tokenizer.convert_ids_to_tokens(labels[scored])
     for x, word, loss in zip((2.5, 4.5, 6.5), words, each, strict=True):
         cells(axes, x - 0.75, 2.5, [word], ["scored"], width=1.5, height=0.9, size=13)
-        axes.text(x, 4.25, f"{(-loss).exp():.2f}", ha="center", size=14)
+        axes.text(x, 4.25, f"{(-loss).exp():.3f}", ha="center", size=14)
         axes.text(x, 5.15, f"{loss:.2f}", ha="center", size=14)
     axes.plot((1.75, 7.25), (5.4, 5.4), color=COLOURS["scored"])
     axes.text(4.5, 6.15, f"{total:.2f}", ha="center", size=14)
