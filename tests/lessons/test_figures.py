@@ -48,7 +48,7 @@ NUMBERS = {
     "05 loss_grid": """
         n, cost = labels.numel(), [each.item() for each in -of_label]
         rows = (cost[0] + sum(cost[1:]) / 2) / 2
-        found = [n, n - 3, 3, *cost, sum(cost), 3, outputs.loss, n, sum(cost) / n, rows]""",
+        found = [n, n - 3, 3, *cost, sum(cost), 3, outputs.loss, sum(cost), n, sum(cost) / n, rows]""",
     "05 loss_ladder": "found = [len(tokenizer), *ladder.values()]",
     "05 gradients": "found = [-100, 0, 0]  # not 0 at",
     "05 deeper surprise_curve": """
