@@ -159,12 +159,6 @@ class Program:
         if any(getattr(p, "name", "") == "__init__" or isinstance(p, ast.AnnAssign) for p in parts):
             return ""  # with arguments of its own
         origin = self.origin(name)
-        if (
-            not origin
-            and name not in self.definitions
-            and self.origins.get("*") == "transformers.*"
-        ):
-            return name
         return origin.rpartition(".")[2] * origin.startswith("transformers.")
 
     def block(self, node: ast.stmt) -> tuple[ast.AST, bool]:
@@ -243,8 +237,6 @@ class Program:
                 inside = arguments[:1] if named("wrappers", last(function)) else [function]
                 if isinstance(own, ast.FunctionDef):
                     inside = [n.value for n in ast.walk(own) if isinstance(n, ast.Return)]
-            case ast.Attribute(value=owner, attr=name) if named("methods", name):
-                inside = [owner]
             case ast.Name() | ast.Attribute() | ast.Subscript():
                 if kind := self.kind_of_class(dotted(node)) or self._kind_of_parameter(node):
                     return {kind}

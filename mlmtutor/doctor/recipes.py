@@ -124,8 +124,7 @@ class Recipe:
                 return (base := self._value(whole)) and base.copied(node)
             case ast.List(elts=[one]) if self._constant(one) is None:
                 return (inner := self._value(one)) and inner.copied(node)
-            case ast.ListComp(elt=ast.IfExp(test, yes, no), generators=[loop, *_]):
-                self._assign(loop.target, loop.iter)
+            case ast.ListComp(elt=ast.IfExp(test, yes, no)):
                 return self._chosen(test, yes, no, node)
             case ast.List() | ast.BinOp() | ast.ListComp():
                 lists = [part for part in ast.walk(node) if isinstance(part, ast.List)]
@@ -170,12 +169,9 @@ class Recipe:
         match node:
             case ast.List(elts=[one]) | ast.ListComp(elt=one):
                 return self._constant(one)
-            case ast.BinOp(left, op, right):  # torch.zeros(n) - 100
-                match op, self._constant(left), self._constant(right):
-                    case ast.Mult(), int(a), int(b):
-                        return a * b
-                    case ast.Sub(), int(a), int(b):
-                        return a - b
+            case ast.BinOp(left, ast.Mult(), right):  # torch.ones(n) * -100
+                a, b = self._constant(left), self._constant(right)
+                return a * b if isinstance(a, int) and isinstance(b, int) else None
             case ast.Call():
                 name, is_method, arguments = self._arguments(node)
                 if name in WORDS["filled"] and (name, is_method) != ("pad", True):
@@ -226,9 +222,9 @@ class Recipe:
         here, fills = (self._said(test), self.block), ids.written.keys() & {0, -1, "pad"}
         if constant is None or (isinstance(constant, int) and constant > 0):
             source = self._value(value.value) if isinstance(value, ast.Subscript) else None
-            old, rest = ids.written.get("mask"), ids.written.get("rest")
-            stored = isinstance(old, ast.Subscript) and old is not rest  # maybe in another branch
-            if not stored or what == "mask" or here in self.hidden:
+            old = ids.written.get("mask")  # maybe of another branch
+            stored = isinstance(old, ast.Subscript) and old is not ids.written.get("rest")
+            if not stored or what == "mask":
                 ids.written.pop("mask", None)
             ids.written["mask" if masks else "some"] = place
             if masks:
@@ -247,9 +243,8 @@ class Recipe:
             equal, other, what = True, None, "mask"
         if what == "mask":
             aside = "masks" if equal and constant == -100 else "rest"
-            if aside == "masks":
-                ids.written.pop("mask", None)
-                aside = "some" if ids is other and self._came_as_labels(ids) else aside
+            if aside == "masks" and ids is other and self._came_as_labels(ids):
+                aside = "some"
             ids.written[aside] = place
             if not equal and other and (other is ids or ids.holds_same(other)):
                 ids.written["mask"] = place  # nothing is left but the masks of these very ids
@@ -279,8 +274,7 @@ class Recipe:
                 self._store(owner, one.slice, part, one)
 
     def _bind(self, path: str, ids: Ids | None, value: Any) -> None:
-        loop = next(iter(getattr(value, "generators", [])), None)
-        source = getattr(loop.iter if loop else value, "func", None)  # batch.to, batch.items
+        source = getattr(value, "func", None)  # batch.to
         made = ids or Ids((path, next(self.stamp)))
         made.place = made.place or value
         text = self._text(value) if isinstance(value, ast.Call) else None

@@ -136,10 +136,9 @@ def _old_labels(program: Program, call: ast.Call) -> Iterator[tuple[str, str, as
     before = any(re.match("pytorch_(transformers|pretrained)", o) for o in program.origins.values())
     if not old or before:  # the libraries before transformers have no other name
         return
-    bound = last(call.func) == "partial" and call.args
-    kinds = program.kinds(call.args[0] if bound else call.func)
-    about = "masked" in program.models or "AutoModelWithLMHead" in program.origins
-    if not kinds and about and "logits" not in words and named("model_names", dotted(call.func)):
+    kinds = program.kinds(call.func)
+    model = named("model_names", dotted(call.func)) and "logits" not in words
+    if not kinds and program.has_masked and model:
         kinds, old = {"masked"}, old & {"masked_lm_labels"} - program.parameters
     yield from (("forward", key, words[key]) for key in old if "masked" in kinds)
 
@@ -175,9 +174,7 @@ def _is_guarded(program: Program, node: ast.AST) -> bool:
 
 def _hand_spelled(program: Program) -> Iterator[Found]:
     """A mask token in a text that is given to a tokenizer of another family."""
-    given = [value for _, value in program.bound.get("mask_token", [])]  # tokenizer.mask_token
-    added = " ".join(map(ast.unparse, program.called("add_special_tokens")))
-    if "mask_token" in added or any(isinstance(value, ast.Constant) for value in given):
+    if any("mask_token" in ast.unparse(call) for call in program.called("add_special_tokens")):
         return
     for call in program.calls:
         encodes = named("encodes", last(call.func))
