@@ -228,9 +228,9 @@ def diagnose_trainer(trainer: Any) -> Diagnosis:
     """Find what a ``transformers.Trainer`` would do wrong with masked language modeling.
 
     Runs one tiny forward where gradients are accumulated, and draws the first batch of each
-    evaluation set twice. The model, the trainer, its collator and all random states are left as
-    they were; a stream, from which a row would be lost, is not drawn from. The training batches are
-    looked at by :class:`CheckedCollator`.
+    evaluation set twice and one of the first training rows. The model, the trainer, its collator
+    and all random states are left as they were; a stream, from which a row would be lost, is not
+    drawn from. More training batches are looked at by :class:`CheckedCollator`.
 
     Args:
         trainer: a trainer before ``trainer.train()``.

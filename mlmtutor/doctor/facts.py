@@ -118,6 +118,7 @@ class Case:
     ) -> None:
         self.given: Any = batch
         self.batch: Any = {}
+        self.unread: dict[str, str] = {}
         self.keys: list[Any] = []
         self.is_mapping = False
         try:
@@ -125,6 +126,11 @@ class Case:
             self.batch, self.is_mapping = batch, True
         except Exception:  # not a mapping, a class of one, or one that cannot be read
             self.keys = []
+        for key in map(str, self.keys):  # such as mlm_input_ids, which mlm_labels belong to
+            name = key.removesuffix("input_ids") + "labels"
+            if key.endswith("_input_ids") and name in self.keys:
+                given = {other: self.raw(other) for other in self.keys}
+                self.batch = {**given, "input_ids": given[key], "labels": given[name]}
         self.given_tokenizer, self.given_model = tokenizer, model
         if get(tokenizer, "all_special_ids") is None and get(tokenizer, "tokenizer") is not None:
             tokenizer = tokenizer.tokenizer  # a processor
@@ -138,7 +144,6 @@ class Case:
         self.mask_id: Any = get(self.tokenizer, "mask_token_id")
         self.pad_id: Any = get(self.tokenizer, "pad_token_id")
         self.unk_id: Any = get(self.tokenizer, "unk_token_id")
-        self.unread: dict[str, str] = {}
 
     def why_not(self, need: str) -> str | None:
         """Say why an attribute is ``None``; ``None`` where nobody asked for it."""
@@ -148,7 +153,7 @@ class Case:
             return f"the tokenizer has no {need.replace('_id', '_token_id')}"
         return {
             "input_ids": "the input_ids could not be read",
-            "labels": "there are no readable labels of the shape of input_ids",
+            "labels": "there are no readable labels of masked tokens, of the shape of input_ids",
             "model": "no model given",
             "rows_in": "no model given" if self.model is None else "the model has no embeddings",
             "rows_out": "neither a tokenizer nor a model given",
@@ -237,8 +242,13 @@ class Case:
         return of_two and "BCEWithLogitsLoss" in inspect.getsource(kind.forward)
 
     @cached_property
+    def decodes(self) -> bool:
+        """Whether the labels are the text that a decoder writes, as in BART, and not answers."""
+        return get(get(self.model, "config"), "is_encoder_decoder") is True
+
+    @cached_property
     def labels(self) -> Any:  # noqa: D102
-        if self.discriminates:
+        if self.discriminates or self.decodes:
             return None
         labels = None if self.label_key is None else self.ids(self.label_key)
         if labels is not None and labels.dim() == 1:

@@ -258,11 +258,12 @@ def _texts_that_come_again(case: Case, earlier: Memory) -> int:
 
 def same_mask_epochs(case: Case) -> Problem | None:
     earlier: Any = case.earlier
+    if case.is_prompt and earlier.is_prompt:
+        return None
     now = torch.where(case.maskable, case.scored.to(torch.int8), -1)
-    places = 0 if case.is_prompt and earlier.is_prompt else earlier.agreeing(now) or 0
     for positions, what in (
         (_texts_that_come_again(case, earlier), "texts that come again are masked alike"),
-        (places, "every batch is masked at the same positions"),
+        (earlier.agreeing(now) or 0, "every batch is masked at the same positions"),
     ):
         if _chance_of_agreement(torch.full((positions,), 2), _rate(case)) < ALPHA:
             return Problem(what, where=case.scored)

@@ -230,7 +230,8 @@ def mask_without_label(case: Case) -> Problem | None:
         return None
     dropped = (where.sum(dim=1) > 1) & ~case.scored.any(dim=1)  # rows
     few = count_of(where) <= 0.25 * count_of(case.masked) and not dropped.any()
-    why, fix = "it was dropped, or the text itself held them", answers(AT_MASKS, 'batch["labels"]')
+    why = "it was dropped, or the ids held them before masking, as when masked twice"
+    fix = answers(AT_MASKS, 'batch["labels"]')
     if _astray(case):
         why = "the labels stand elsewhere, so they belong to other rows or other positions"
         fix = answers(AT_MASKS)

@@ -207,7 +207,7 @@ def label_out_of_range(case: Case) -> Problem | None:
 def nothing_labelled(case: Case) -> Problem | None:
     if case.scored.any():
         return None
-    text, real = count_of(case.maskable), count_of(~case.padding)
+    text = count_of(case.maskable)
     rate = case.policy.select if case.policy is not None else 0.15
     luck = (1 - rate) ** text
     bad_luck = luck >= 1e-3 and text > 0 and not case.masked.any()
@@ -216,11 +216,11 @@ def nothing_labelled(case: Case) -> Problem | None:
         f"; at a rate of {rate:.0%}, this happens to {counted(text, 'position', 'positions')} of "
         f"text in {luck:.1%} of the draws"
     )
-    if unknown > 0.5 * real:
-        said = f": {unknown} of {real} tokens are [UNK], which no masker selects"
+    if unknown > text:
+        said = f": {unknown} of {unknown + text} tokens of text are [UNK], which no masker selects"
     if case.masked.any():
         fix = f"score the mask tokens: {answers(AT_MASKS)}"
-    elif unknown > 0.5 * real:
+    elif unknown > text:
         fix = "load the tokenizer that belongs to the text: this one does not know its words"
     elif luck < 1e-3:
         fix = f"mask the text: {REMASK}"

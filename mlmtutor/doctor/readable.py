@@ -53,9 +53,13 @@ def model_class(case: Case) -> Problem | None:
     second = re.search(r"if labels is not None and (\w+_label) is not None", source)
     if case.discriminates:
         values = case.tensor(str(case.label_key))
+        if values is not None and case.visible is not None and values.shape == case.visible.shape:
+            values = values[case.visible]  # what attention_mask hides is not in its loss
         if values is None or bool(torch.isin(values, torch.tensor([0, 1])).all()):
             return None
         said = "is a discriminator: its labels are 0 (original) and 1 (replaced), at every token"
+        if values.max() <= 1:
+            fix = "give each token 0 or 1: this loss leaves nothing out for a label of -100"
     elif second is not None:
         if case.raw(second[1]) is not None:
             return None
@@ -176,20 +180,12 @@ def mask_is_unk(case: Case) -> Problem | None:
 
 
 def foreign_mask(case: Case) -> Problem | None:
-    ids, known = case.input_ids, len(case.tokenizer)
-    unmasked = ~case.masked.any(dim=1)
-    some = ids[unmasked].unique()
-    some = some[(some >= 0) & (some < known)]
-    begins = [any(c in str(t) for c in "<[") for t in case.tokenizer.convert_ids_to_tokens(some)]
-    begins = some[torch.tensor(begins, dtype=torch.bool)]
-    begins = begins[~torch.isin(begins, case.special_ids)]
-    found = (torch.isin(ids, begins).any(dim=1) & unmasked).nonzero().flatten()
     rows, spelled = [], ""
-    for row in found.tolist():
-        readable = ids[row][(ids[row] >= 0) & (ids[row] < known) & ~case.padded[row]]
-        text = case.tokenizer.decode(readable).replace(" ", "")
-        match = re.search(r"<mask>|\[mask\]", text, re.IGNORECASE)
-        if match:
+    for row in (~case.masked.any(dim=1)).nonzero().flatten().tolist():
+        ids = case.input_ids[row][~case.padded[row]]
+        ids = ids[(ids >= 0) & (ids < len(case.tokenizer))]
+        text = case.tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "")
+        if match := re.search(r"<mask>|\[mask\]", text, re.IGNORECASE):
             rows.append(row)
             spelled = spelled or match[0]
     if not rows:
@@ -228,7 +224,7 @@ def shape(case: Case) -> Problem | None:
     if ids.dim() not in (1, 2):
         return Problem(f"input_ids have the shape {shape}, not (rows, columns)", AGAIN)
     labels = None if case.label_key is None else case.tensor(case.label_key)
-    if labels is not None and labels.shape != ids.shape:
+    if labels is not None and labels.shape != ids.shape and not case.decodes:
         why = ": are special tokens or padding counted in only one of them?"
         if tuple(labels.shape) in ((len(ids),), (len(ids), 1)):
             why = ": one label for each row, as for classes of sentences"

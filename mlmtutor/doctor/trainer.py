@@ -19,6 +19,8 @@ from mlmtutor.doctor.facts import OLD_NAMES, Case, unwrapped
 from mlmtutor.doctor.fixes import CODE, in_words, quiet
 from mlmtutor.doctor.rules import RULES, TRAINER_RULES, Diagnosis, Problem, is_own, run_rules
 
+UNMASKED = ("everything-labelled", "never-replaced", "labels-missing")
+
 
 class TrainerCase:
     """A trainer as the rules see it.
@@ -49,7 +51,23 @@ class TrainerCase:
 
     def why_not(self, need: str) -> str | None:
         """Say why an attribute is ``None``."""
-        return "the trainer has no eval_dataset" if need == "eval_sets" else None
+        return {
+            "eval_sets": "the trainer has no eval_dataset",
+            "train_batch": "the loss is your own, or the training rows can be read once only",
+        }.get(need)
+
+    @cached_property
+    def train_batch(self) -> Any:
+        """A batch of the first training rows; ``None`` where it may be meant for another loss."""
+        trainer = copy.copy(self.trainer)
+        rows: Any = getattr(trainer, "train_dataset", None)
+        own = getattr(trainer, "compute_loss_func", None) is not None
+        own = own or not type(trainer).compute_loss.__module__.startswith("transformers.")
+        own = own or not type(self.model).__module__.startswith("transformers.models.")
+        if own or _is_stream(rows) or not hasattr(rows, "__len__"):
+            return None
+        trainer.train_dataset = Subset(rows, range(min(trainer.args.train_batch_size, len(rows))))
+        return next(iter(trainer.get_train_dataloader()))
 
     @cached_property
     def eval_batches(self) -> dict[str, list[Any]]:
@@ -261,13 +279,22 @@ def labels_overwritten(case: TrainerCase) -> Problem | None:
 
 
 def eval_unmasked(case: TrainerCase) -> Problem | None:
-    copied = ("everything-labelled", "never-replaced", "labels-missing")
     for name, (batch, _) in case.eval_batches.items():
         findings = run_rules(RULES, Case(batch, case.tokenizer)).findings
-        found = [finding for finding in findings if finding.code in copied]
+        found = [finding for finding in findings if finding.code in UNMASKED]
         if found:
             return Problem(f"the first batch of {_named(name)}: {found[0].message.rstrip('.')}")
     return None
+
+
+def train_batch(case: TrainerCase) -> Problem | None:
+    batch, own = case.train_batch, set(case.trainer.label_names) - {"labels"}
+    findings = run_rules(RULES, Case(batch, case.tokenizer, case.model)).findings
+    error = next((finding for finding in findings if finding.severity == "error"), None)
+    if error is None or own & set(batch):
+        return None
+    said = f"the first batch of training has {error.code}: {error.message.rstrip('.')}"
+    return Problem(said, "" if error.code in UNMASKED else in_words(error.fix).rstrip("."))
 
 
 def no_eval_loss(case: TrainerCase) -> Problem | None:

@@ -469,6 +469,38 @@ def test_model_class_reads_the_table_of_transformers(name):
         replaced = labelled(batch, (batch["input_ids"] % 7 == 0).long())
         right = name == "ElectraForPreTraining"
         assert diagnose(replaced, TOKENIZER, small(name)).ok == right
+        hidden = batch["attention_mask"] == 0  # which the discriminator's loss leaves out
+        for where, fine in ((hidden, right), (batch["labels"] == -100, False)):
+            given = labelled(replaced, replaced["labels"].masked_fill(where, -100))
+            assert diagnose(given, TOKENIZER, small(name)).ok == fine
+
+
+def test_labels_of_a_decoder_are_the_whole_text():
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": V}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "pad_token_id": PAD}
+    bart = transformers.BartForConditionalGeneration(transformers.BartConfig(**sizes, **heads))
+    batch, names = healthy(count=24)
+    text = names["original"].masked_fill(batch["attention_mask"] == 0, -100)
+    for labels in (text, text[:, :9].contiguous()):
+        assert bart(**labelled(batch, labels)).loss.isfinite()
+        assert diagnose(labelled(batch, labels), TOKENIZER, bart).ok
+    assert not diagnose(labelled(batch, text), TOKENIZER, MODEL).ok
+
+
+def test_labels_are_read_with_the_ids_of_their_own_name():
+    batch, names = healthy(count=24)
+    both = {**rename(batch, "mlm_labels"), "mlm_input_ids": batch["input_ids"]}
+    both["input_ids"] = names["original"]  # for a second loss, as SimCSE has one
+    assert diagnose(both, TOKENIZER).ok
+    both["mlm_labels"] = both["mlm_input_ids"]
+    assert diagnose(both, TOKENIZER).codes == ("everything-labelled",)
+
+
+def test_same_mask_epochs_is_silent_where_a_cloze_comes_again():
+    ids = torch.tensor([[CLS, *range(10 + n, 20 + n), MASK, SEP] for n in range(16)])
+    labels = torch.where(ids == MASK, torch.arange(30, 46).unsqueeze(1), -100)
+    cloze = {"input_ids": ids, "labels": labels}
+    assert diagnose([cloze, {key: value.flip(0) for key, value in cloze.items()}], TOKENIZER).ok
 
 
 def test_half_resized_reads_the_bias_beside_the_head():
@@ -530,7 +562,7 @@ def test_nothing_labelled_is_bad_luck_in_a_short_text_and_names_unknown_words():
     assert math.isnan(MODEL(**short).loss.item())
     assert not diagnose(short, with_tokenizer({}, unk_token=None)).failed
     lost = row_of([CLS, *[UNK] * 6, SEP], [-100] * 8)
-    assert "6 of 8 tokens are [UNK]" in diagnose(lost, TOKENIZER).findings[0].message
+    assert "6 of 6 tokens of text are [UNK]" in diagnose(lost, TOKENIZER).findings[0].message
 
 
 def test_mostly_unknown_sees_the_word_of_a_cloze_that_is_no_token():

@@ -93,6 +93,7 @@ SICK = {  # code: what makes such a trainer
     "column-dropped": {"train": rows_with(mlm_labels="input_ids"), "collator": plain},
     "labels-overwritten": {"train": rows_with(labels="input_ids")},
     "eval-unmasked": {"collator": unmasked, "evaluation": make_rows(seed=1)},
+    "train-batch": {"collator": pad},
     "no-eval-loss": {"model": "Luke", "collator": mlm(seed=1), "evaluation": make_rows(seed=1)},
     "eval-mask-changes": {"evaluation": make_rows(seed=1)},
 }
@@ -273,6 +274,31 @@ def test_accumulation_inflated_is_what_the_gradient_says(tmp_path):
     sizes = config(max_position_embeddings=64, pad_token_id=0, global_attn_every_n_layers=1)
     modern = transformers.ModernBertForMaskedLM(transformers.ModernBertConfig(**sizes))
     assert diagnose_trainer(trainer_for(tmp_path, model=modern, steps=4)).ok  # divides itself
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"collator": mlm(mlm=False)}, "everything-labelled"),
+        ({"model": bert(vocab_size=30)}, "vocab-mismatch"),
+        ({"train": Columns(make_rows(length=70))}, "too-long"),
+    ],
+)
+def test_train_batch_names_the_error_of_the_first_rows(tmp_path, given, told):
+    (finding,) = diagnose_trainer(trainer_for(tmp_path, **given)).findings
+    assert (finding.code, finding.severity) == ("train-batch", "error")
+    assert f"has {told}: " in finding.message
+
+
+def test_train_batch_leaves_a_loss_of_your_own_alone(tmp_path):
+    class Own(Trainer):
+        def compute_loss(self, model, inputs, **more):
+            return model(**inputs).logits.mean()
+
+    trainer = trainer_for(tmp_path, collator=pad)
+    for given in (Own, type("Same", (Trainer,), {})):
+        trainer.__class__ = given
+        assert diagnose_trainer(trainer).ok == (given is Own)
 
 
 def test_column_dropped_knows_the_names_that_trainer_keeps(tmp_path):
