@@ -5,6 +5,7 @@ import itertools
 import re
 import tomllib
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
@@ -212,6 +213,16 @@ RAISED = {
     "a rate of 15": (
         lambda m, t, f: DataCollatorForLanguageModeling(t, mlm_probability=15), "15 percent is 0.15",
     ),
+    "an output as a loss": (
+        lambda m, t, f: m(IDS, labels=labels()).backward(), "taken for a tensor",
+    ),
+    "labels that are None": (
+        lambda m, t, f: cross_entropy(m(IDS).logits.flatten(0, 1), None), "None in place of labels",
+    ),
+    "-100 without a sign": (
+        lambda m, t, f: np.array([1, 2], np.uint16).__setitem__(0, -100), "cannot hold -100",
+    ),
+    "labels alone": (lambda m, t, f: m(labels=labels()), "The model got no input_ids"),
     "decoding": (
         lambda m, t, f: t.decode(labels()[0].tolist()), "-100 was passed to the tokenizer",
     ),
@@ -278,6 +289,8 @@ def test_explain_error_knows_what_the_library_dropped(text, fix):
         ("{'train_loss': nan}", "may have diverged"),
         ("Perplexity = nan", "a batch of the evaluation"),
         ("predictions.bias | MISSING |\nthose were newly initialized", "head that predicts"),
+        ("seq_relationship.bias | UNEXPECTED |\npooler.bias | UNEXPECTED |", "Nothing is missing"),
+        ("index out of range: Tried to access index 7 out of table with 6 rows", "An id in"),
         ("predictions.bias | UNEXPECTED |\nclassifier.bias | MISSING | ", "a new classifier"),
     ],
 )
