@@ -344,7 +344,6 @@ def chosen_at(
     return made
 
 
-NO_POLICY = {"policy": None}
 RECIPES: dict[str, tuple[Callable[[Base], Any], dict[str, Any]]] = {
     "plain draws, known recipe or not": (plain, {}),
     "whole words": (plain, {"way": "whole words", "packed": False}),

@@ -1,12 +1,10 @@
-"""The text of lesson 06 with the tool that makes it, and the licence of whatever ships."""
+"""The text of lesson 06, and the licence of whatever ships."""
 
 import importlib.metadata
 import pathlib
 import re
 
 from stored import ROOT
-
-from tools import opticks
 
 SHIPPED = ROOT / "mlmtutor"
 TEXT = (SHIPPED / "data" / "opticks.txt").read_bytes()
@@ -22,19 +20,6 @@ def test_opticks_is_small_and_has_one_paragraph_a_line():
         assert word not in TEXT, "a word of the edition is left"
     notice = (SHIPPED / "data" / "NOTICE").read_text("utf-8")
     assert f"{TEXT.count(10)} paragraphs" in notice
-
-
-def test_opticks_tool_keeps_prose_alone():
-    prose = "By the _Rays_ of Light I understand its least Parts [in _Fig._ 1.], and those as well "
-    prose += "Successive in the same Lines,\nas Contemporary in several Lines of the same Medium."
-    edition = "\n\n".join(
-        ["Produced by volunteers", f"{opticks.FIRST_WORDS} is short.", "BOOK I.", prose,
-         f"[Greek: a] {prose}", f"    {prose}", "[Illustration: FIG. 1.]"]
-    )  # fmt: skip
-    assert list(opticks.paragraphs(edition)) == [
-        "By the Rays of Light I understand its least Parts, and those as well Successive in the "
-        "same Lines, as Contemporary in several Lines of the same Medium."
-    ]
 
 
 def test_licences_name_every_file_that_ships_beside_the_code():
