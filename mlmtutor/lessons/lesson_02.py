@@ -11,16 +11,14 @@ from mlmtutor.model import load_tutor
 
 # The figures: how a word is cut, and what the four masks move
 
-# Each try is pale until its turn, once. Paper, and who wants no motion, sees them all.
 STEPS = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {height}" width="720"
- height="{height}" font-family="DejaVu Sans, Arial, sans-serif" font-size="19"><style>
-@media screen and (prefers-reduced-motion: no-preference) {{g {{animation: 8s step-end 2s}}}}
-{frames}</style><rect width="100%" height="100%" fill="white"/>{rows}</svg>"""
+ height="{height}" font-family="DejaVu Sans, Arial, sans-serif" font-size="19">
+<rect width="100%" height="100%" fill="white"/>{rows}</svg>"""
 
 
 def shrinking_window(word, pieces) -> Figure:
-    """Draw what WordPiece looks up on its way to the pieces of a word; the tries appear in turn."""
-    tries, start, frames, rows = [], 0, "", ""
+    """Draw what WordPiece looks up on its way to the pieces of a word, a row for each try."""
+    tries, start, rows = [], 0, ""
     for piece in pieces:
         prefix = "##" if start else ""
         end = start + len(piece.removeprefix(prefix))
@@ -29,8 +27,6 @@ def shrinking_window(word, pieces) -> Figure:
         start = end
     for row, (first, stop, text, found) in enumerate(tries):
         colour, y = COLOURS["right" if found else "wrong"], 46 * row
-        frames += f"@keyframes try{row} {{0% {{opacity: .2}} {10 * row}% {{opacity: 1}}}}\n"
-        rows += f'<g style="animation-name: try{row}">'
         for i, letter in enumerate(word):
             fill, ink = (colour, "white") if first <= i < stop else (PALE, TEXT)
             rows += f'<rect x="{40 * i}" y="{y}" width="39" height="40" fill="{fill}"/>'
@@ -38,10 +34,10 @@ def shrinking_window(word, pieces) -> Figure:
             rows += f"{html.escape(letter)}</text>"
         said = f"✓ {text}: in the vocabulary" if found else f"✗ {text}: no"
         rows += f'<text x="{40 * len(word) + 20}" y="{y + 27}" fill="{colour}">'
-        rows += f"{html.escape(said)}</text></g>"
+        rows += f"{html.escape(said)}</text>"
     looked_up = ", ".join(f"{text} ({'found' if found else 'no'})" for *_, text, found in tries)
     return Figure(
-        STEPS.format(height=46 * len(tries) + 4, frames=frames, rows=rows),
+        STEPS.format(height=46 * len(tries) + 4, rows=rows),
         alt=f"WordPiece looks up, in this order: {looked_up}. So {word} becomes "
         f"{' and '.join(pieces)}.",
         caption="The window shrinks from the right until the vocabulary has what it shows; then "
